@@ -1,0 +1,139 @@
+"""Read and write peft's format: a folder with adapter_config.json and adapter_model.safetensors.
+
+Files are written whole or not at all. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as format_safetensors
+from torch import Tensor, nn
+
+from peftlab.errors import CheckpointError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write both files of an adapter; returns the folder. Existing files are replaced in one step each."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    text = json.dumps(dict(config), indent=2, sort_keys=True, default=_plain) + "\n"
+    _write_whole(folder / WEIGHTS, format_safetensors(plain, metadata={"format": "pt"}))
+    _write_whole(folder / CONFIG, text.encode())
+    return folder
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set | frozenset | tuple):
+        return sorted(value)
+    raise TypeError(f"{value!r} cannot be written to {CONFIG}")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the tensors of an adapter's folder. Raises CheckpointError if either cannot be read."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give the folder that holds {CONFIG} and {WEIGHTS}")
+    return _read_config(folder / CONFIG), _read_weights(folder / WEIGHTS)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} holds no {CONFIG}, so it is not a saved adapter")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); copy or save the adapter again") from None
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise CheckpointError(f"{path} does not say which peft_type it is, so it is not an adapter's config")
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        pickled = path.with_name("adapter_model.bin")
+        if pickled.is_file():
+            raise CheckpointError(
+                f"{path.parent} holds only {pickled.name}, a pickle, which can run code when opened; load it with peft "
+                f"where you trust it and save it again with safe_serialization=True"
+            )
+        raise CheckpointError(f"{path.parent} holds no {WEIGHTS}; save the adapter again")
+    try:
+        return parse_safetensors(path.read_bytes())
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}); it was cut short or is of another format: copy it again"
+        ) from None
+
+
+def fill(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], base: Mapping[str, nn.Module]) -> None:
+    """Copy the file's tensors into the adapter's, after checking all names and shapes.
+
+    `base` holds the pretrained modules by name: peft writes some of their weights into the file too (embeddings that
+    are targeted), and those must equal what the model has.
+    """
+    extra = [name for name in found if name not in expected and not _is_known_copy(name, found[name], base)]
+    missing = [name for name in expected if name not in found]
+    wrong = [
+        f"{name} is {tuple(found[name].shape)}, the model needs {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    problems = []
+    if missing:
+        problems.append(f"missing in the file: {_some(missing)}")
+    if extra:
+        problems.append(f"in the file but not in the model: {_some(extra)}")
+    if wrong:
+        problems.append(f"of another shape: {_some(wrong)}")
+    if problems:
+        raise CheckpointError(
+            f"this adapter does not fit this model; {'; '.join(problems)}. Load it into the model it was trained on"
+        )
+    broken = [name for name in expected if not torch.isfinite(found[name].float()).all()]
+    if broken:
+        raise CheckpointError(f"the file holds values that are not finite, in {_some(broken)}: its training diverged")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(found[name])
+
+
+def _is_known_copy(name: str, tensor: Tensor, base: Mapping[str, nn.Module]) -> bool:
+    path = name.removeprefix("base_model.model.")
+    if ".original_module." in path or ".modules_to_save." in path:  # with bias="all" peft writes these as well
+        return True
+    module, _, parameter = path.replace(".base_layer.", ".").rpartition(".")
+    if module not in base or parameter not in base[module]._parameters:
+        return False
+    own = base[module]._parameters[parameter]
+    same = own is not None and own.shape == tensor.shape and torch.equal(own.detach().cpu(), tensor.to(own.dtype))
+    if not same:
+        raise CheckpointError(
+            f"the adapter was trained on a base with another {path.replace('.base_layer', '')} (a resized or trained "
+            "embedding, say); load that base first"
+        )
+    return True
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,215 @@
+"""The only file that knows transformers' insides: heads, embeddings, attention modules, generation.
+
+transformers is imported late, and only for models that come from it, so that plain torch models need none of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftlab.errors import PeftLabError
+from peftlab.runtime import Runtime
+
+HEAD_NAMES = ("classifier", "score")  # what peft takes along for sequence classification
+
+
+def is_sequence_classifier(model: nn.Module) -> bool:
+    """True for transformers' ...ForSequenceClassification models and for models that say so themselves."""
+    name = type(model).__name__
+    return name.endswith("ForSequenceClassification") or getattr(model, "is_sequence_classifier", False)
+
+
+def by_name(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of `model`, positional ones too, by the names its forward gives them."""
+    names = [p for p in inspect.signature(type(model).forward).parameters if p != "self"]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def word_embeddings(model: nn.Module) -> nn.Module:
+    """The layer that turns token ids into vectors."""
+    if not hasattr(model, "get_input_embeddings"):
+        raise PeftLabError(
+            f"prompts need a transformers model with word embeddings; {type(model).__name__} has no "
+            "get_input_embeddings()"
+        )
+    return model.get_input_embeddings()
+
+
+def past_length(kwargs: dict[str, Any]) -> int:
+    """How many positions the key-value cache of this call already holds."""
+    cache = kwargs.get("past_key_values")
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def batch_and_length(kwargs: dict[str, Any]) -> tuple[int, int]:
+    """(batch, tokens) of a call."""
+    for name in ("input_ids", "inputs_embeds"):
+        if kwargs.get(name) is not None:
+            return kwargs[name].shape[0], kwargs[name].shape[1]
+    raise PeftLabError("this method needs the model to be called with input_ids or inputs_embeds")
+
+
+def attention_modules(model: nn.Module) -> list[nn.Module]:
+    """The self-attention modules, first layer first: those that call transformers' attention interface."""
+    from peftlab.surgery import base_modules
+
+    found = [
+        module
+        for module in base_modules(model).values()
+        if getattr(module, "layer_idx", None) is not None
+        and type(module).__name__.endswith("Attention")
+        and hasattr(module, "config")
+        and not getattr(module, "is_cross_attention", False)
+    ]
+    config = getattr(model, "config", None)
+    if not found or getattr(config, "is_encoder_decoder", False):
+        raise PeftLabError(
+            f"prefix tuning needs a transformers model whose self-attention can be found; in {type(model).__name__} "
+            "it was not (encoder-decoder models are not supported)"
+        )
+    return sorted(found, key=lambda module: module.layer_idx)
+
+
+def key_value_shape(model: nn.Module) -> tuple[int, int, int]:
+    """(layers, key-value heads, head dimension); with grouped-query attention the key-value heads are the fewer."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return len(attention_modules(model)), kv_heads, head_dim
+
+
+# ---- the attention seat: prefixes enter here, not through the cache ----------------------------------------------
+
+PREFIX_SUFFIX = "_with_peftlab"
+
+
+def seat_attention(model: nn.Module, runtime: Runtime) -> None:
+    """Route every self-attention module through `runtime`'s active prefixes.
+
+    Each module gets its own copy of the config with another attention implementation in it; the model's config, which
+    other models may share, stays as it is.
+    """
+    for layer, module in enumerate(attention_modules(model)):
+        if "peftlab_seat" in module.__dict__:
+            continue
+        plain = module.config._attn_implementation
+        if plain not in ("eager", "sdpa"):
+            raise PeftLabError(
+                f"prefix tuning works with the attention implementations eager and sdpa, not {plain!r}; "
+                "load the model with attn_implementation='sdpa'"
+            )
+        _register(plain)
+        module.__dict__["peftlab_seat"] = _Seat(runtime, layer, module.config)
+        module.config = copy.copy(module.config)
+        module.config._attn_implementation_internal = plain + PREFIX_SUFFIX
+
+
+def unseat_attention(model: nn.Module) -> None:
+    """Undo `seat_attention`: the very same config objects go back."""
+    for module in attention_modules(model):
+        seat = module.__dict__.pop("peftlab_seat", None)
+        if seat is not None:
+            module.config = seat.config
+
+
+class _Seat:
+    """Where an attention module finds the runtime, its layer number, and its own config."""
+
+    def __init__(self, runtime: Runtime, layer: int, config: Any) -> None:
+        self.runtime, self.layer, self.config = runtime, layer, config
+
+
+def _register(plain: str) -> None:
+    from transformers.modeling_utils import AttentionInterface
+
+    AttentionInterface.register(plain + PREFIX_SUFFIX, _with_prefix(plain))
+
+
+def _plain_attention(plain: str, module: nn.Module) -> Callable[..., Any]:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if plain == "eager":  # eager attention is a function of each model's own file
+        return sys.modules[type(module).__module__].eager_attention_forward
+    return ALL_ATTENTION_FUNCTIONS[plain]
+
+
+def _with_prefix(plain: str) -> Callable[..., Any]:
+    def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+        seat = module.__dict__["peftlab_seat"]
+        state = seat.runtime.state
+        if not state.disabled:
+            for part in seat.runtime.active_shared():
+                q, k, v, mask = part.on_attention(seat.layer, module, q, k, v, mask)
+        return _plain_attention(plain, module)(module, q, k, v, mask, **kwargs)
+
+    return attention
+
+
+def widen_mask(module: nn.Module, mask: Tensor | None, q: Tensor, keys: int, n: int) -> Tensor | None:
+    """A mask over `keys` keys, widened so that n prefix positions before them are visible to every query.
+
+    None means "causal, or everything" to the attention functions; with a prefix in front, causal must be spelt out.
+    Shapes: mask (batch or 1, heads or 1, queries, keys) -> (…, n + keys).
+    """
+    queries = q.shape[2]
+    if mask is None:
+        if queries == 1 or not getattr(module, "is_causal", False):
+            return None
+        positions = torch.arange(keys, device=q.device)
+        mask = (positions[None, :] <= positions[keys - queries :, None])[None, None]
+        if module.config._attn_implementation.startswith("eager"):
+            mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(
+                ~mask, torch.finfo(q.dtype).min
+            )
+    visible = torch.ones if mask.dtype == torch.bool else torch.zeros
+    front = visible(*mask.shape[:-1], n, dtype=mask.dtype, device=mask.device)
+    return torch.cat([front, mask], dim=-1)
+
+
+# ---- generation ---------------------------------------------------------------------------------------------------
+
+
+class RoutedGenerate:
+    """`model.generate` that also takes `adapter_names`, one for each row of the input, as peft's does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Any:
+        model = self.model
+        if adapter_names is not None:
+            config = kwargs.get("generation_config") or model.generation_config
+            copies = max(
+                kwargs.get("num_beams") or config.num_beams or 1,
+                kwargs.get("num_return_sequences") or config.num_return_sequences or 1,
+            )
+            adapter_names = [name for name in adapter_names for _ in range(copies)]
+        with model.peftlab.pin(adapter_names):
+            return type(model).generate(model, *args, **kwargs)
+
+
+def install(model: nn.Module, runtime: Runtime) -> None:
+    """Register the runtime at `model.peftlab`, its hook, and generation's routing."""
+    model.peftlab = runtime
+    model.register_forward_pre_hook(runtime.before_forward, with_kwargs=True)
+    if hasattr(type(model), "generate"):
+        model.__dict__["generate"] = RoutedGenerate(model)
+
+
+def uninstall(model: nn.Module) -> None:
+    """Take everything that `install` put there out again."""
+    runtime = model.peftlab
+    for key, hook in list(model._forward_pre_hooks.items()):
+        if getattr(hook, "__self__", None) is runtime:
+            del model._forward_pre_hooks[key]
+            model._forward_pre_hooks_with_kwargs.pop(key, None)
+    model.__dict__.pop("generate", None)
+    del model.peftlab

@@ -1,0 +1,1 @@
+"""Additive methods: new vectors or layers beside the frozen ones."""

@@ -1,0 +1,325 @@
+"""What a method must say about itself, and the two kinds of adapter that every family shares.
+
+A `Method` is a frozen set of hyperparameters with peft's field names. It says where it goes (`sites`), what the whole
+adapter shares (`shared`), and builds an `Adapter` for each site. An adapter's `forward` is the method's formula.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from peftlab import surgery
+from peftlab.errors import ConfigError, NotMergeable
+from peftlab.surgery import Site
+from peftlab.targeting import LORA_DEFAULTS, default_targets, resolve_targets
+
+METHODS: list[type[Method]] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The facts about a method that a reader looks up first."""
+
+    title: str
+    year: int
+    arxiv: str
+    equation: str
+    family: str
+    reference: str  # what it is proven against
+    formula: str  # one line of maths
+    shapes: str
+    parameters: str  # trainable parameters as a formula
+    mergeable: bool
+    inference_cost: str
+    traps: tuple[str, ...]
+    use_when: str
+    avoid_when: str
+    unknown: str
+    levels: Mapping[str, str] = field(default_factory=dict)  # parity levels that do not apply, and why
+
+
+class Adapter(nn.Module):
+    """One adapter at one site. Subclasses write the formula in `forward`."""
+
+    mergeable: ClassVar[bool] = True
+
+    def __init__(self, site: Site) -> None:
+        super().__init__()
+        self.site = site  # a plain object: the pretrained layer does not become a part of the adapter
+
+    def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
+        """The adapted layer's output. `inner` is the next layer in; call it for the output without this adapter."""
+        raise NotImplementedError
+
+    def delta_weight(self) -> Tensor:
+        """The change of the weight, in `surgery.dense`'s orientation."""
+        raise NotMergeable(f"{type(self).__name__} cannot be written as a change of the weight")
+
+    def merged(self, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the plain layer that equals W, b with this adapter around it."""
+        return W + self.delta_weight().to(W.dtype), b
+
+    def merge_into(self, module: nn.Module) -> nn.Module:
+        """A plain layer that equals `module` with this adapter around it. `module` stays as it is."""
+        W, b = surgery.dense(module)
+        with torch.no_grad():
+            return surgery.with_dense(module, *self.merged(W, b))
+
+    def file_names(self) -> dict[str, str]:
+        """Own tensor name -> its name in the file, after the method's `file_prefix` and the site."""
+        return {name: name for name in self.state_dict()}
+
+
+class Overlay(Adapter):
+    """The same layer, with tensors of its own in the place of some of its parameters. The base is never touched."""
+
+    def __init__(
+        self, site: Site, tensors: Mapping[str, Tensor], *, trainable: bool = True, prefix: str = ""
+    ) -> None:
+        super().__init__(site)
+        self.names, self.prefix = tuple(tensors), prefix
+        for name, tensor in tensors.items():
+            value = tensor.detach().clone()
+            if trainable:
+                self.register_parameter(name, nn.Parameter(value))
+            else:  # can be computed again from the base, so it is not saved
+                self.register_buffer(name, value, persistent=False)
+
+    def own(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.names}
+
+    def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
+        return functional_call(self.site.module, self.own(), args, kwargs)
+
+    def merge_into(self, module: nn.Module) -> nn.Module:
+        return surgery.with_tensors(module, self.own())
+
+    def file_names(self) -> dict[str, str]:
+        return {name: f"{self.prefix}{name}" for name in self.state_dict()}
+
+
+class Copy(Adapter):
+    """A trainable copy of a whole module, answering in its place (`modules_to_save`, LayerNorm tuning)."""
+
+    def __init__(self, site: Site, *, prefix: str = "") -> None:
+        super().__init__(site)
+        self.copy = copy.deepcopy(site.module).requires_grad_(True)
+        self.prefix = prefix
+
+    def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.copy(*args, **kwargs)
+
+    def merge_into(self, module: nn.Module) -> nn.Module:
+        return copy.deepcopy(self.copy)
+
+    def file_names(self) -> dict[str, str]:
+        return {name: f"{self.prefix}{name.removeprefix('copy.')}" for name in self.state_dict()}
+
+
+class Chain(Adapter):
+    """Two adapters of one method at one site, the first one innermost (an overlaid bias inside LoRA, say)."""
+
+    def __init__(self, *parts: Adapter) -> None:
+        super().__init__(parts[0].site)
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
+        for part in self.parts:
+            inner = functools.partial(part, inner)
+        return inner(*args, **kwargs)
+
+    def merge_into(self, module: nn.Module) -> nn.Module:
+        for part in self.parts:
+            module = part.merge_into(module)
+        return module
+
+    def file_names(self) -> dict[str, str]:
+        return {
+            f"parts.{i}.{own}": in_file
+            for i, part in enumerate(self.parts)
+            for own, in_file in part.file_names().items()
+        }
+
+
+class Shared(nn.Module):
+    """Tensors that belong to the whole adapter: VeRA's bases, prompts, prefixes. May act on inputs and attention."""
+
+    has_seat: ClassVar[bool] = False  # True: acts on the model's inputs or attention, so it cannot be merged
+    on_attention: Any = None  # def on_attention(self, layer, module, q, k, v, mask) -> (q, k, v, mask)
+
+    def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Change the named arguments of a call of the whole model."""
+        return kwargs
+
+    def file_names(self) -> dict[str, str]:
+        """Own tensor name -> its full name in the file."""
+        return {name: f"base_model.{name}" for name in self.state_dict()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the file holds, by full name."""
+        own = self.state_dict()
+        return {in_file: own[name] for name, in_file in self.file_names().items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Hyperparameters of a method. Field names, defaults and meaning are peft's own."""
+
+    task_type: str | None = None
+    modules_to_save: list[str] | None = None
+    bookkeeping: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    peft_type: ClassVar[str]
+    file_prefix: ClassVar[str] = "base_model.model."  # before every site in the file; prompts have a shorter one
+    card: ClassVar[Card]
+    default_targets: ClassVar[Mapping[str, Any]] = LORA_DEFAULTS
+    # Fields of peft's config that are kept as found, but mean nothing here.
+    BOOKKEEPING: ClassVar[frozenset[str]] = frozenset(
+        "auto_mapping base_model_name_or_path fan_in_fan_out inference_mode megatron_config megatron_core "
+        "peft_type peft_version revision".split()
+    )
+    # Fields that peft has and this course refuses, with the values that change nothing.
+    NEUTRAL: ClassVar[Mapping[str, Any]] = {"bias": "none"}
+
+    def for_loading(self) -> Method:
+        """The method to build when every tensor will come from a file."""
+        return self
+
+    def prepare(self, model: nn.Module) -> Method:
+        """This method with everything that depends on the model written out. Called once, by `attach`."""
+        from peftlab import hosts
+
+        if self.task_type is None and hosts.is_sequence_classifier(model):
+            self = dataclasses.replace(self, task_type="SEQ_CLS")
+        if self.task_type == "SEQ_CLS":
+            modules = surgery.base_modules(model)
+            heads = [h for h in hosts.HEAD_NAMES if any(name.split(".")[-1] == h for name in modules)]
+            kept = list(self.modules_to_save or [])
+            kept += [head for head in heads if head not in kept]
+            self = dataclasses.replace(self, modules_to_save=kept or None)
+        if getattr(self, "target_modules", "") is None:
+            self = dataclasses.replace(self, target_modules=default_targets(model, self.default_targets))
+        return self
+
+    def sites(self, model: nn.Module) -> list[Site]:
+        """Where the method goes. Default: what `target_modules` means, as peft resolves it."""
+        modules = surgery.base_modules(model)
+        names = resolve_targets(
+            model,
+            getattr(self, "target_modules", None),
+            exclude_modules=getattr(self, "exclude_modules", None),
+            layers_to_transform=getattr(self, "layers_to_transform", None),
+            layers_pattern=getattr(self, "layers_pattern", None),
+            modules_to_save=self.modules_to_save,
+            task_type=self.task_type,
+            default=self.default_targets,
+            modules=modules,
+        )
+        return [Site(name, modules[name]) for name in names]
+
+    def shared(self, model: nn.Module, sites: list[Site]) -> Shared | None:
+        """Tensors of the whole adapter, or None."""
+        return None
+
+    def build(self, site: Site, shared: Shared | None) -> Adapter:
+        """The adapter for one site. Raises before anything is changed if the site does not fit."""
+        raise NotImplementedError
+
+    def parameters_at(self, site: Site) -> int:
+        """Trainable parameters at one site, from the card's formula."""
+        raise NotImplementedError
+
+    def shared_parameters(self, model: nn.Module) -> int:
+        """Trainable parameters that belong to the whole adapter."""
+        return 0
+
+    def start_is_random(self) -> bool:
+        """True if a changed base belongs to the adapter and cannot be computed again from the hyperparameters."""
+        return False
+
+    def plain(self, adapters: Mapping[str, Adapter]) -> tuple[Method, dict[str, Adapter]]:
+        """The same adapters without a changed base."""
+        raise ConfigError(f"{type(self).__name__} cannot be written as a plain LoRA")
+
+    def to_config(self) -> dict[str, Any]:
+        """The fields of an adapter_config.json that peft opens."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bookkeeping"}
+        own = {name: sorted(v) if isinstance(v, set) else v for name, v in own.items()}
+        return {**self.bookkeeping, **own, "peft_type": self.peft_type, "inference_mode": True}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Method:
+        """Read the fields of an adapter_config.json; refuse what would change the result and is not supported."""
+        supported = {f.name for f in dataclasses.fields(cls)} - {"bookkeeping"}
+        neutral = {**Method.NEUTRAL, **cls.NEUTRAL}
+        kwargs, kept = {}, {}
+        for name, value in config.items():
+            if name in supported:
+                kwargs[name] = value
+            elif name in cls.BOOKKEEPING:
+                kept[name] = value
+            elif value and value != neutral.get(name):
+                raise ConfigError(
+                    f"{cls.__name__} here does not support {name}={value!r}, which this adapter was made with; "
+                    "open it with peft.PeftModel.from_pretrained instead"
+                )
+        return cls(**kwargs, bookkeeping=kept)
+
+    @classmethod
+    def trainable_bias_sites(cls, modules: Mapping[str, nn.Module], how: str, targets: set[str]) -> list[Site]:
+        """Modules whose bias is trained too, under peft's `bias` field ('none', 'all' or '<method>_only')."""
+        return [
+            Site(name, module)
+            for name, module in modules.items()
+            if how != "none" and (how == "all" or name in targets) and _has_own_bias(module)
+        ]
+
+
+def _has_own_bias(module: nn.Module) -> bool:
+    return module._parameters.get("bias") is not None
+
+
+def method(cls: type[Method]) -> type[Method]:
+    """Register a method: a frozen dataclass whose constructor says what is wrong with an unknown field."""
+    cls = dataclass(frozen=True, kw_only=True)(cls)
+    generated = cls.__init__
+    known = [f.name for f in dataclasses.fields(cls) if f.name != "bookkeeping"]
+
+    @functools.wraps(generated)
+    def init(self: Method, **kwargs: Any) -> None:
+        for name in kwargs:
+            if name not in known and name != "bookkeeping":
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else f"; its fields are {', '.join(known)}"
+                raise ConfigError(f"{cls.__name__} has no field {name}{hint}")
+        generated(self, **kwargs)
+
+    cls.__init__ = init
+    METHODS.append(cls)
+    return cls
+
+
+def require_positive(method: Method, *names: str) -> None:
+    """Raise ConfigError unless each named field (and each value of a pattern field) is a whole number above 0."""
+    for name in names:
+        value = getattr(method, name)
+        for number in value.values() if isinstance(value, Mapping) else [value]:
+            if not isinstance(number, int) or isinstance(number, bool) or number <= 0:
+                raise ConfigError(f"{type(method).__name__}({name}={value!r}): {name} must be a whole number above 0")
+
+
+def require_share(method: Method, name: str) -> None:
+    """Raise ConfigError unless the named field is a probability below 1."""
+    value = getattr(method, name)
+    if not 0 <= value < 1:
+        raise ConfigError(f"{type(method).__name__}({name}={value!r}): {name} must be at least 0 and below 1")

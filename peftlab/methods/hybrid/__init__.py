@@ -1,0 +1,1 @@
+"""Hybrids: several families at once."""

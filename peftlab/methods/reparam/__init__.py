@@ -1,0 +1,1 @@
+"""Reparameterisation: a change of the weights, written with few numbers."""

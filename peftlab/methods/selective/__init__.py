@@ -1,0 +1,1 @@
+"""Selective methods: a chosen few of the model's own parameters."""

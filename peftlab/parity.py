@@ -1,0 +1,372 @@
+"""The same weights in our code and in the reference: compare, and name the first layer that differs.
+
+Levels: P0 parameters counted · P1 outputs · P2 gradients of every adapter tensor · P3 losses over AdamW steps ·
+P4 merged = unmerged = the reference's merged · P5 files both ways. Random weights everywhere (so B ≠ 0), float64.
+"""
+
+from __future__ import annotations
+
+import copy
+import html
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import peftlab
+from peftlab import surgery
+from peftlab.errors import PeftLabError
+from peftlab.methods.base import Method
+
+LEVELS = ("P0", "P1", "P2", "P3", "P4", "P5")
+CLAIMS = {
+    "P0": "trainable parameters: formula = ours = peft's",
+    "P1": "outputs",
+    "P2": "gradients",
+    "P3": "losses while training with AdamW",
+    "P4": "merged = unmerged = peft's merged",
+    "P5": "files, ours opened by peft and peft's by us",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One level: the largest relative difference, and where it was."""
+
+    level: str
+    difference: float
+    tolerance: float
+    where: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+@dataclass
+class Proof:
+    """The rows of a comparison. Shows itself as a table."""
+
+    title: str
+    rows: list[Row] = field(default_factory=list)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.rows) and all(row.ok for row in self.rows)
+
+    def check(self) -> Proof:
+        """Raise AssertionError, with the table, unless every row holds."""
+        if not self.ok:
+            raise AssertionError(f"not equal to the reference:\n{self}")
+        return self
+
+    def lines(self) -> list[tuple[str, str, str, str]]:
+        """(level, claim, result, verdict): the verdict says equal or not within the tolerance, for any processor."""
+        lines = [
+            (row.level, CLAIMS[row.level], _verdict(row), "✓ equal" if row.ok else "✗ DIFFERENT") for row in self.rows
+        ]
+        return lines + [(level, CLAIMS[level], why, "– does not apply") for level, why in self.left_out.items()]
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, *(f"  {a}  {d:14}  {b}  [{c}]" for a, b, c, d in self.lines())])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        body = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in line) + "</tr>"
+            for line in self.lines()
+        )
+        heads = "".join(
+            f"<th style='text-align:left'>{h}</th>" for h in ("level", "compared", "largest difference", "result")
+        )
+        return f"<table><caption>{html.escape(self.title)}</caption><tr>{heads}</tr>{body}</table>"
+
+
+def _verdict(row: Row) -> str:
+    if row.ok:
+        return "none" if row.tolerance == 0 else f"below {row.tolerance:.0e} of the largest value"
+    return f"{row.difference:.1e}, allowed {row.tolerance:.0e}, at {row.where}"
+
+
+def prove(
+    model: nn.Module,
+    method: Method,
+    inputs: Mapping[str, Any] | Tensor,
+    *,
+    levels: tuple[str, ...] = LEVELS,
+    steps: int = 10,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    tolerance: float = 1e-10,
+) -> Proof:
+    """Compare `method` with peft's on copies of `model`; `model` itself stays as it is.
+
+    inputs: the arguments of one call, by name, or one tensor. tolerance: on differences relative to the largest
+    reference value; for files it is at least float32's rounding, because peft stores adapters so.
+    """
+    base = copy.deepcopy(model).to(dtype).eval()
+    inputs = _in_dtype(inputs, dtype)
+    torch.manual_seed(seed)
+    ours = peftlab.attach(copy.deepcopy(base), method)
+    _randomise(ours)
+    torch.manual_seed(seed)  # some starts draw: both sides draw the same
+    theirs = reference(base, ours)
+    proof = Proof(f"{type(method).__name__} on {type(model).__name__}: ours against peft")
+    known = ours.peftlab.methods["default"].card.levels
+    compare = {"P0": _counts, "P1": _outputs, "P2": _gradients, "P3": _training, "P4": _merging, "P5": _files}
+    for level in levels:
+        if level in known:
+            proof.left_out = {**proof.left_out, level: known[level]}
+            continue
+        difference, where = compare[level](base, ours, theirs, inputs, steps)
+        allowed = {"P0": 0.0, "P5": max(tolerance, 1e-6)}.get(level, tolerance)
+        proof.rows.append(Row(level, difference, allowed, where))
+    return proof
+
+
+# ---- the two sides ------------------------------------------------------------------------------------------------
+
+
+def reference(base: nn.Module, ours: nn.Module, name: str = "default") -> nn.Module:
+    """peft's model for the adapter `name` of `ours`, holding the same numbers. `base` is copied."""
+    import peft
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    method = ours.peftlab.methods[name]
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method.peft_type)]
+    known = config_class.__dataclass_fields__
+    fields = {k: v for k, v in method.to_config().items() if k in known and k not in ("peft_type", "inference_mode")}
+    dtype = next(base.parameters()).dtype
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = peft.get_peft_model(copy.deepcopy(base), config_class(**fields), autocast_adapter_dtype=False)
+    theirs = theirs.to(dtype).train(ours.training)
+    with torch.no_grad():
+        target = their_tensors(theirs)
+        for key, tensor in our_tensors(ours, name).items():
+            target[key].copy_(tensor)
+    return theirs
+
+
+def our_tensors(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
+    """The adapter's own tensors (the very objects), by their name in peft's file."""
+    found: dict[str, Tensor] = {}
+    if name in model.peftlab.shared:
+        shared = model.peftlab.shared[name]
+        own = shared.state_dict(keep_vars=True)
+        names = shared.file_names()
+        found |= {names.get(k, k): v for k, v in own.items()}
+    for site, wrapper in surgery.adapted_modules(model).items():
+        if name in wrapper.adapters:
+            own = wrapper.adapters[name].state_dict(keep_vars=True)
+            files = wrapper.adapters[name].file_names()
+            prefix = f"{model.peftlab.methods[name].file_prefix}{site}."
+            found |= {prefix + files[k]: v for k, v in own.items()}
+    return found
+
+
+def their_tensors(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
+    """The same of a peft model."""
+    from peft import get_peft_model_state_dict
+
+    if model.peft_config[name].is_prompt_learning:
+        encoder = dict(model.prompt_encoder[name].named_parameters())
+        network = any(key.startswith("transform") for key in encoder)
+        found = {(f"network.{k}" if network else "prompt_embeddings"): p for k, p in encoder.items()}
+        everything = dict(model.base_model.named_parameters())
+        kept = {k: p for k, p in everything.items() if ".modules_to_save." in k}
+        return found | {f"base_model.{k.replace(f'.modules_to_save.{name}', '')}": p for k, p in kept.items()}
+    everything = model.state_dict(keep_vars=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return get_peft_model_state_dict(
+            model, state_dict=everything, adapter_name=name, save_embedding_layers=False
+        )
+
+
+def _randomise(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+def _in_dtype(inputs: Mapping[str, Any] | Tensor, dtype: torch.dtype) -> dict[str, Any] | Tensor:
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return cast(inputs) if isinstance(inputs, Tensor) else {name: cast(value) for name, value in inputs.items()}
+
+
+def _call(model: nn.Module, inputs: Mapping[str, Any] | Tensor) -> Any:
+    return model(inputs) if isinstance(inputs, Tensor) else model(**inputs)
+
+
+def output(model: nn.Module, inputs: Mapping[str, Any] | Tensor) -> Tensor:
+    """Logits, last hidden state, or the tensor itself."""
+    result = _call(model, inputs)
+    if isinstance(result, Tensor):
+        return result
+    for name in ("logits", "last_hidden_state"):
+        if getattr(result, name, None) is not None:
+            return getattr(result, name)
+    raise PeftLabError(f"a {type(result).__name__} has neither logits nor a last hidden state to compare")
+
+
+def _loss(model: nn.Module, inputs: Mapping[str, Any] | Tensor) -> Tensor:
+    result = _call(model, inputs)
+    loss = getattr(result, "loss", None)
+    return output(model, inputs).square().mean() if loss is None else loss
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """max |a - b| over max |b|; infinite if the shapes differ or a value is not finite."""
+    if a.shape != b.shape or not torch.isfinite(a).all() or not torch.isfinite(b).all():
+        return float("inf")
+    if a.numel() == 0 or torch.equal(a, b):
+        return 0.0
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-30))
+
+
+# ---- the levels ---------------------------------------------------------------------------------------------------
+
+
+def _counts(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
+    mine = peftlab.count_parameters(ours)
+    trainable, total = theirs.get_nb_trainable_parameters()
+    formula = predicted_parameters(base, ours.peftlab.methods["default"])
+    differ = max(abs(mine.trainable - trainable), abs(mine.total - total), abs(formula - mine.trainable))
+    return float(differ), f"formula {formula:,}, ours {mine.trainable:,}, peft {trainable:,}"
+
+
+def predicted_parameters(model: nn.Module, method: Method) -> int:
+    """Trainable parameters by the card's formulas, before anything is attached."""
+    method = method.prepare(model)
+    modules = surgery.base_modules(model)
+    sites = method.sites(model)
+    total = sum(method.parameters_at(site) for site in sites) + method.shared_parameters(model)
+    kept = [
+        name
+        for name in modules
+        if any(name == k or name.endswith(f".{k}") for k in method.modules_to_save or [])
+    ]
+    total += sum(p.numel() for name in kept for p in modules[name].parameters())
+    biased = method.trainable_bias_sites(modules, getattr(method, "bias", "none"), {s.name for s in sites})
+    return total + sum(site.module.bias.numel() for site in biased if site.name not in kept)
+
+
+def _outputs(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
+    with torch.no_grad():
+        difference = relative_difference(output(ours, inputs), output(theirs, inputs))
+    return difference, first_difference(ours, theirs, inputs) if difference > 1e-12 else ""
+
+
+def first_difference(ours: nn.Module, theirs: nn.Module, inputs: Any, tolerance: float = 1e-12) -> str:
+    """The name of the first module, in the order they run, whose output differs; '' if none does."""
+    mine, reference_ = _record(ours, inputs), _record(theirs.get_base_model(), inputs)
+    for name, tensor in mine.items():
+        if name in reference_ and relative_difference(tensor, reference_[name]) > tolerance:
+            return name
+    return ""
+
+
+def _record(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = {}
+    handles = []
+    for name, module in model.named_modules():
+        plain = ".".join(part for part in name.split(".") if part not in ("base", "base_layer"))
+        if ".adapters" in name or ".lora_" in name or not name:
+            continue
+
+        def keep(_: nn.Module, __: Any, result: Any, plain: str = plain) -> None:
+            first = result[0] if isinstance(result, tuple) and result else result
+            if isinstance(first, Tensor):
+                outputs.pop(plain, None)
+                outputs[plain] = first.detach()
+
+        handles.append(module.register_forward_hook(keep))
+    try:
+        with torch.no_grad():
+            _call(model, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+def _gradients(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
+    ours.zero_grad(), theirs.zero_grad()
+    _loss(ours, inputs).backward()
+    _loss(theirs, inputs).backward()
+    mine, reference_ = our_tensors(ours), their_tensors(theirs)
+    trained = [key for key, tensor in mine.items() if tensor.requires_grad]
+    differences = {key: _gradient_difference(mine[key], reference_[key]) for key in trained}
+    worst = max(differences, key=differences.get)
+    return differences[worst], worst
+
+
+def _gradient_difference(a: Tensor, b: Tensor) -> float:
+    if (a.grad is None) != (b.grad is None) or a.requires_grad != b.requires_grad:
+        return float("inf")
+    return 0.0 if a.grad is None else relative_difference(a.grad, b.grad)
+
+
+def _training(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
+    mine, reference_ = (_losses(copy.deepcopy(model), inputs, steps) for model in (ours, theirs))
+    difference = relative_difference(mine, reference_)
+    return difference, f"after {steps} steps"
+
+
+def _losses(model: nn.Module, inputs: Any, steps: int) -> Tensor:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(steps):
+        loss = _loss(model, inputs)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+@torch.no_grad()
+def _merging(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
+    unmerged = output(ours, inputs)
+    with peftlab.folded(ours):
+        folded = output(ours, inputs)
+    merged = output(peftlab.merge(copy.deepcopy(ours), untie=True), inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference_ = output(copy.deepcopy(theirs).merge_and_unload(), inputs)
+    found = {"folded": folded, "merged": merged, "peft's merged": reference_}
+    differences = {name: relative_difference(tensor, unmerged) for name, tensor in found.items()}
+    worst = max(differences, key=differences.get)
+    return differences[worst], worst
+
+
+@torch.no_grad()
+def _files(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
+    import peft
+
+    want, dtype = output(ours, inputs), next(base.parameters()).dtype
+    with tempfile.TemporaryDirectory() as ours_folder, tempfile.TemporaryDirectory() as their_folder:
+        peftlab.save(ours, ours_folder)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            opened = peft.PeftModel.from_pretrained(copy.deepcopy(base), ours_folder)
+            theirs.save_pretrained(their_folder)
+        missing = [str(w.message) for w in caught if "missing adapter keys" in str(w.message)]
+        if missing:
+            return float("inf"), missing[0]
+        back = peftlab.load(copy.deepcopy(base), their_folder)
+    differences = {
+        "ours opened by peft": relative_difference(output(opened.to(dtype).eval(), inputs), want),
+        "peft's opened by us": relative_difference(output(back, inputs), want),
+    }
+    worst = max(differences, key=differences.get)
+    return differences[worst], worst

@@ -1,0 +1,157 @@
+"""What happens in a forward pass: the onion of adapters around a layer, the active set, mixed batches.
+
+A wrapped layer computes its active adapters as an onion. Each adapter receives the next layer in as `inner`, so its
+`forward` reads like the formula in its paper. The innermost layer is the pretrained one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftlab.errors import PeftLabError
+
+BASE = "__base__"  # in `adapter_names`: this row gets the base model, as in peft
+
+
+@dataclass
+class State:
+    """Shared by a model's wrappers: which adapters are on, and which row of the batch goes to which adapter."""
+
+    active: tuple[str, ...] = ()
+    rows: tuple[str, ...] | None = None
+    disabled: bool = False
+
+
+class Adapted(nn.Module):
+    """A pretrained layer (`base`) and the adapters around it, by name."""
+
+    def __init__(self, base: nn.Module, state: State) -> None:
+        super().__init__()
+        self.base = base
+        self.adapters = nn.ModuleDict()
+        self.state = state
+        self.fold(None)
+
+    def fold(self, plain: nn.Module | None) -> None:
+        """Answer with `plain`, which has the active adapters merged in, until called with None."""
+        self.__dict__["folded"] = plain  # not a submodule: it must not show up among the parameters
+
+    def onion(self, names: Sequence[str]) -> Callable[..., Any]:
+        """The layer with the named adapters around it; the first name is the innermost adapter."""
+        layer: Callable[..., Any] = self.base
+        for name in names:
+            if name in self.adapters:
+                layer = partial(self.adapters[name], layer)
+        return layer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.state.disabled:
+            return self.base(*args, **kwargs)
+        if self.state.rows is not None:
+            return self.mixed(self.state.rows, *args, **kwargs)
+        if self.folded is not None:
+            return self.folded(*args, **kwargs)
+        return self.onion(self.state.active)(*args, **kwargs)
+
+    def mixed(self, rows: Sequence[str], *args: Any, **kwargs: Any) -> Tensor:
+        """Send each row of the batch through its own adapter, and put the outputs back in order."""
+
+        def take(value: Any, index: Tensor) -> Any:
+            is_batch = isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == len(rows)
+            return value[index] if is_batch else value
+
+        first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        if first.shape[0] != len(rows):
+            raise PeftLabError(
+                f"adapter_names has {len(rows)} entries but a layer sees a batch of {first.shape[0]}; "
+                "give one name for each row of the batch"
+            )
+        outputs, order = [], []
+        for name in dict.fromkeys(rows):
+            index = torch.tensor([i for i, row in enumerate(rows) if row == name], device=first.device)
+            layer = self.onion(() if name == BASE else (name,))
+            inputs = [take(value, index) for value in args]
+            outputs.append(layer(*inputs, **{key: take(value, index) for key, value in kwargs.items()}))
+            order.append(index)
+        back = torch.argsort(torch.cat(order))
+        return torch.cat(outputs)[back]
+
+    def __getattr__(self, name: str) -> Any:
+        """Other code may read `layer.weight` or `layer.in_features`: it gets the pretrained layer's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+
+class Runtime(nn.Module):
+    """Lives at `model.peftlab`: the attached methods, their shared tensors, the state of the forward pass."""
+
+    def __init__(self, was_trainable: dict[str, bool]) -> None:
+        super().__init__()
+        self.methods: dict[str, Any] = {}
+        self.trainable: dict[str, bool] = {}
+        self.shared = nn.ModuleDict()
+        self.state = State()
+        self.was_trainable = was_trainable
+        self.pinned: tuple[str, ...] | None = None
+
+    def before_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Pre-hook of the whole model: take `adapter_names` off, let prompts act on the inputs.
+
+        The routing stays until the next call, because checkpointing runs layers again during the backward pass.
+        """
+        names = kwargs.pop("adapter_names", None)
+        self.state.rows = self.pinned if names is None else self.check_rows(names)
+        shared = self.active_shared()
+        if shared and not self.state.disabled:
+            from peftlab import hosts
+
+            if self.state.rows is not None and set(self.state.rows) != {BASE}:
+                raise PeftLabError(
+                    "prompts and prefixes belong to the whole batch: a batch cannot be mixed while "
+                    f"{', '.join(self.state.active)} is active"
+                )
+            kwargs = hosts.by_name(model, args, kwargs)
+            for part in shared:
+                kwargs = part.on_inputs(kwargs)
+            return (), kwargs
+        return args, kwargs
+
+    def active_shared(self) -> list[nn.Module]:
+        """The active adapters' shared parts that act on the model's inputs or attention."""
+        if self.state.rows is not None and set(self.state.rows) == {BASE}:
+            return []
+        parts = [self.shared[name] for name in self.state.active if name in self.shared]
+        return [part for part in parts if part.has_seat]
+
+    def check_rows(self, names: Sequence[str]) -> tuple[str, ...]:
+        unknown = sorted({name for name in names if name != BASE and name not in self.methods})
+        if unknown:
+            raise PeftLabError(
+                f"adapter_names asks for {', '.join(unknown)}, but attached are: {', '.join(self.methods)} "
+                f"({BASE!r} means the base model)"
+            )
+        seated = [name for name in set(names) if name in self.shared and self.shared[name].has_seat]
+        if seated:
+            raise PeftLabError(
+                f"{seated[0]!r} changes the inputs or the attention of the whole model, so it cannot be one of "
+                "several adapters in a batch; peft does not allow this either"
+            )
+        return tuple(names)
+
+    @contextmanager
+    def pin(self, names: Sequence[str] | None) -> Iterator[None]:
+        """Keep one routing for every forward pass inside (generation makes many)."""
+        self.pinned = None if names is None else self.check_rows(names)
+        try:
+            yield
+        finally:
+            self.pinned = None
