@@ -463,7 +463,7 @@ def _hint_for_entry(entry: str, names: list[str]) -> str:
     if entry.lower() == ALL_LINEAR:
         return f"{ALL_LINEAR!r} is understood as a string, not inside a list."
     if re.search(r"[*+?|^$()\[\]\\]", entry):
-        return f"A list holds names; give the regular expression {entry!r} as a string."
+        return f"{entry!r} is a pattern, but a list holds plain names: give patterns as a string."
     return _did_you_mean(entry, names)
 
 
