@@ -66,9 +66,7 @@ class Start:
         torch.manual_seed(seed)
         model.classifier.reset_parameters()
         model = prepare(model)
-        run = train(
-            model, self.tokenizer, self.data.train, lr=lr, seed=seed, progress=sys.stderr.isatty(), **SETTINGS
-        )
+        run = train(model, self.tokenizer, self.data.train, lr=lr, seed=seed, progress=sys.stderr.isatty(), **SETTINGS)
         found = metrics.evaluate(model, self.tokenizer, getattr(self.data, on))
         kept = {"accuracy": found.accuracy, "loss": found.loss, "trainable": run.trainable, "total": run.total}
         return model, kept | {"lr": lr, "seed": seed, "train_losses": [round(x, 4) for x in run.losses]}

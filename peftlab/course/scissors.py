@@ -51,9 +51,7 @@ def weight_changes(before: nn.Module, after: nn.Module) -> dict[str, Change]:
 
 
 @contextmanager
-def only(
-    model: nn.Module, changes: Mapping[str, Change], r: int, *, seed: int | None = None
-) -> Iterator[nn.Module]:
+def only(model: nn.Module, changes: Mapping[str, Change], r: int, *, seed: int | None = None) -> Iterator[nn.Module]:
     """Inside, every encoder matrix of `model` has r directions of its change: the top r, or r drawn at random.
 
     All else (embeddings, biases, LayerNorms, head) stays as trained. Afterwards the trained matrices are back.

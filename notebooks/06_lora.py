@@ -1,0 +1,457 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · LoRA, with scissors
+#
+# *60 minutes (45 without the exercises). You need PyTorch basics and matrix products. No GPU, no network.*
+#
+# Fine-tune every weight of a language model. Now take scissors. In each weight matrix, cut away almost all of what training has just changed.
+#
+# How much of the new skill is left?
+#
+# Before you read on, say a number to yourself. In this lesson you measure it, and the answer leads straight to **LoRA**, the most used method of parameter-efficient fine-tuning. You will
+#
+# 1. fine-tune a real pretrained model and look at the change $\Delta W$ it made,
+# 2. cut that change to a few directions, and see what survives,
+# 3. build LoRA from raw tensors, prove that it equals Hugging Face `peft`, and train it,
+# 4. meet a piece of folk advice about $\alpha$ and put it to the test.
+#
+# Run the cells from top to bottom. An exercise that you leave open does not stop the lesson: the course's own answer steps in and says so.
+
+# %%
+import copy
+
+import torch
+import torch.nn.functional as F
+
+import peftlab
+from peftlab.bench.results import Results
+from peftlab.course import scissors
+from peftlab.course.exercise import check, hint, solution, use
+from peftlab.methods import LoRA
+from peftlab.show import lora_figures, plots
+from peftlab.tasks import datasets, metrics, models
+from peftlab.tasks.training import train
+
+plots.style()
+stored = Results.load("scissors")
+
+# %% [markdown]
+# ## The task: what is this a definition of?
+#
+# Our data are 4,800 dictionary definitions from WordNet in twelve topics. The model sees a definition and names the topic. Guessing is right once in twelve.
+#
+# Our model is MiniLM: six transformer blocks, vectors of size $d = 384$, pretrained on a very large amount of text. On top sits a fresh linear layer, the *head*, that turns a sentence vector into twelve scores.
+
+# %%
+data = datasets.load("wordnet_topics")
+base, tokenizer = models.load("minilm", num_labels=len(data.classes))
+print(data)
+for text, label in list(zip(data.test.texts, data.test.labels, strict=True))[:4]:
+    print(f"{data.classes[label]:>14}  {text}")
+
+# %% [markdown]
+# ## Tune everything
+#
+# **Full fine-tuning** trains all 22.6 million parameters. We keep it short: 50 steps of 16 definitions. Then we ask for the topics of 300 definitions that the model has never seen.
+
+# %% tags=["nbval-ignore-output"]
+few, held_out = data.train[:800], data.test[:300]
+short = dict(steps=50, batch_size=16, seed=0)
+
+tuned = copy.deepcopy(base).requires_grad_(True)
+full_run = train(tuned, tokenizer, few, lr=3e-4, name="full fine-tuning", **short)
+full_accuracy = metrics.accuracy(tuned, tokenizer, held_out)
+print(f"test accuracy after full fine-tuning: {full_accuracy:.2f} (guessing: {1 / 12:.2f})")
+
+# %%
+assert 0.70 < full_accuracy < 0.95, "far from what we saw: has something in the set-up changed?"
+
+# %% [markdown]
+# ## Look at the change
+#
+# In each block, six weight matrices do the work: query, key, value and output of the attention, and the two matrices of the feed-forward network. For each of these 36 matrices, training made a change
+#
+# $$\Delta W = W_{\text{after}} - W_{\text{before}}, \qquad \Delta W \in \mathbb{R}^{d_{out} \times d_{in}} .$$
+#
+# The **singular value decomposition** (SVD) splits any matrix into directions, sorted by how much they matter:
+#
+# $$\Delta W = U\,\mathrm{diag}(S)\,V^\top = \sum_{i} s_i\, u_i v_i^\top, \qquad s_1 \ge s_2 \ge \dots \ge 0 .$$
+#
+# Each term $s_i u_i v_i^\top$ reads one direction $v_i$ of the input and writes one direction $u_i$ of the output, with strength $s_i$. A matrix that has only $r$ such terms has **rank** $r$. Keeping the first $r$ terms gives the best approximation of rank $r$ (in squared error; Eckart and Young, 1936).
+
+# %% [markdown]
+# ### Exercise 1 · The cut (4 minutes)
+#
+# Write the scissors: return the best rank-$r$ approximation of `dW`.
+
+# %% tags=["exercise"]
+def best_cut(dW, r):
+    """The best approximation of rank r of dW, a matrix of shape (d_out, d_in)."""
+    return ...
+
+
+check("06.best_cut", best_cut)
+# Stuck? Run hint("06.best_cut", 1), then hint("06.best_cut", 2), then solution("06.best_cut").
+
+# %%
+best_cut = use("06.best_cut", best_cut)
+after, before = (m.bert.encoder.layer[0].attention.self.query.weight.detach() for m in (tuned, base))
+dW = after - before
+print(f"ΔW {tuple(dW.shape)}, cut to 8 directions: rank {torch.linalg.matrix_rank(best_cut(dW, 8))}")
+
+# %% [markdown]
+# ### Predict
+#
+# You may have read that "the change that fine-tuning makes has low rank". If that were the whole story, then eight of 384 directions would hold nearly all of $\Delta W$. We measure how much with the **energy**, the sum of squared singular values $\sum_i s_i^2$, which is also the sum of squares of all entries.
+#
+# What share of the energy do the top 8 of 384 directions hold? About 10 %, 40 % or 95 %? Decide, then run.
+
+# %% mystnb={"image": {"alt": "Line chart. For each of 36 weight matrices, the share of the change's energy that the top r directions hold, rising from about a tenth at r = 1 to all of it at 384. At r = 8 the lines lie between roughly two tenths and eight tenths. A dashed line for random noise lies far below all of them."}} tags=["nbval-ignore-output"]
+changes = scissors.weight_changes(base, tuned)
+lora_figures.spectrum(changes)
+at_8 = [change.energy(8) for change in changes.values()]
+print(f"top 8 directions: {min(at_8):.0%} to {max(at_8):.0%} of the energy, {sum(at_8) / len(at_8):.0%} on average")
+
+# %% [markdown]
+# Each thin line is one of the 36 matrices. The dashed line is noise of the same size.
+#
+# In our stored runs (five seeds, trained for 90 steps on all the training data) the top 8 directions hold 20 % to 78 % of the energy of a matrix, 43 % on average. Noise would give 8 %. So there is structure, far more than in noise. But **this change is not low-rank**. More than half of it, on average, lies outside the top 8 directions.
+#
+# Keep that in mind. It makes the next result surprising.
+
+# %% [markdown]
+# ## Scissors
+#
+# Now the experiment from the first paragraph. Take the fine-tuned model. In all 36 matrices, keep only the top $r$ directions of $\Delta W$ and put the pretrained values back for the rest. Everything else (embeddings, biases, LayerNorms, head) stays as trained. Then test.
+#
+# At $r = 384$ nothing is cut. At $r = 0$ the 36 matrices are those of the pretrained model. Write down what you expect in between.
+
+# %%
+my_guess = {1: None, 4: None, 8: None, 32: None}  # for example {1: 0.3, 4: 0.5, 8: 0.6, 32: 0.8}
+
+# %% tags=["nbval-ignore-output"]
+from peftlab.show.sliders import drag
+
+
+def accuracy_with(r):
+    with scissors.only(tuned, changes, r):
+        return metrics.accuracy(tuned, tokenizer, held_out[:240])
+
+
+drag("keep r =", [0, 1, 2, 4, 8, 16, 32, 384], accuracy_with, start=8,
+     describe=lambda r, found: f"{r} of 384 directions kept: accuracy {found:.2f} on 240 test definitions")
+
+# %% [markdown]
+# Drag the slider: every stop cuts the model that you have just trained and tests it. (On the website, the slider is asleep; the figure below shows the stored runs.)
+#
+# One run on 240 definitions is noisy. Here are five seeds on all 1,200 test definitions, with the smallest and largest run as a band, and your guesses if you made any. The second line is the control: it keeps $r$ of ΔW's own directions as well, but draws them at random.
+
+# %% mystnb={"image": {"alt": "Line chart of test accuracy against the number of directions kept in every matrix. Keeping the top directions, accuracy climbs from about 0.17 at zero to 0.39 at one, 0.76 at four, 0.85 at eight, and is flat from sixteen on. Keeping random directions, it stays below 0.25 up to eight and reaches the top only when all are kept."}}
+lora_figures.scissors(stored, guess=my_guess)
+plots.table([
+    {"directions kept": r, "top": sum(top) / 5, "random": sum(other) / 5}
+    for r in (0, 1, 4, 8, 32, 384)
+    for top, other in [(lora_figures.accuracies(stored, f"cut/{how}/{r}") for how in ("top", "random"))]
+], caption="Test accuracy, mean of five seeds")
+
+# %% [markdown]
+# Eight directions out of 384 in every matrix, and the model still names the topic in 85 % of cases. The whole of ΔW gives 87 %. Eight random directions of the same ΔW give 23 %.
+#
+# So two facts stand side by side. In energy, ΔW is spread out: the top 8 hold well under half. In *skill*, nearly everything sits in a few directions. Most of what training changes does not matter for the task.
+#
+# How sure are we? With 1,200 test definitions, the standard error of one accuracy is about 1 %. The bands over seeds are a few points wide around $r = 4$ and narrow from $r = 8$ on. A harder task, a larger data set or another model could well need more directions: this is one task. What would change our mind is a task where the curve is still climbing at $r = 64$. Code and mathematics with much training data are candidates (Biderman et al., 2024).
+
+# %% [markdown]
+# ## From scissors to LoRA
+#
+# If a few directions are enough, why compute all of ΔW first and throw most of it away? **Train only a few directions from the start.**
+#
+# A matrix of rank at most $r$ is a product of two thin matrices. Write
+#
+# $$\Delta W = B A, \qquad A \in \mathbb{R}^{r \times d_{in}}, \quad B \in \mathbb{R}^{d_{out} \times r},$$
+#
+# freeze the pretrained weight $W_0$, and train $A$ and $B$. That is LoRA, *low-rank adaptation* (Hu et al., 2021). For one layer, with a bias $b$:
+#
+# $$h = W_0 x + b + \frac{\alpha}{r}\, B A x .$$
+#
+# Read it from the right. $A$ takes the input $x \in \mathbb{R}^{d_{in}}$ down to $r$ numbers. $B$ takes these to $\mathbb{R}^{d_{out}}$. The constant $\alpha / r$ scales the result; $\alpha$ is a number that you choose, and we come back to it.
+
+# %% tags=["nbval-ignore-output"]
+d_in, d_out, r = 384, 1536, 8
+A, B = torch.randn(r, d_in) / d_in**0.5, torch.zeros(d_out, r)
+x = torch.randn(5, d_in)  # five inputs, one in each row
+
+z = x @ A.T  # A x
+delta = z @ B.T  # B A x
+print("x", tuple(x.shape), "→ A x", tuple(z.shape), "→ B A x", tuple(delta.shape))
+print(f"W₀ has {d_out * d_in:,} numbers, A and B together {r * (d_in + d_out):,}")
+
+# %% [markdown]
+# The rows of `x` are inputs, so $A x$ is written `x @ A.T`. The number of trained values is
+#
+# $$r\,(d_{in} + d_{out}) \quad\text{instead of}\quad d_{in}\, d_{out} .$$
+#
+# ### Exercise 2 · LoRA's forward pass (8 minutes)
+#
+# Write the formula. The check uses a layer that is not square, a batch with two batch dimensions, $B \ne 0$ and $\alpha \ne r$.
+
+# %% tags=["exercise"]
+def lora_forward(x, W, b, A, B, alpha):
+    """h = W x + b + alpha/r B A x. Shapes: x (..., d_in), W (d_out, d_in), b (d_out), A (r, d_in), B (d_out, r)."""
+    return ...
+
+
+check("06.lora_forward", lora_forward)
+
+# %%
+lora_forward = use("06.lora_forward", lora_forward)
+dense = base.bert.encoder.layer[0].intermediate.dense
+W, b = dense.weight, dense.bias
+same = torch.equal(lora_forward(x, W, b, A, B, alpha=16), F.linear(x, W, b))
+print(f"with B = 0, the adapted layer equals the pretrained one: {same}")
+
+# %% [markdown]
+# ### Why B starts at zero
+#
+# With $B = 0$ the product $BA$ is zero, so training starts from exactly the pretrained model. Start both at random instead, and the model is disturbed before the first step. Start both at zero, and something else goes wrong.
+#
+# ### Exercise 3 · The first step (5 minutes)
+#
+# $A$ is random, $B$ is zero, and a loss is computed from $h$. Which gradients are zero at this moment? Fill in `True` or `False`, with pencil and paper first.
+
+# %% tags=["exercise"]
+first_step = {"A's gradient is zero": ..., "B's gradient is zero": ...}
+
+check("06.first_step", first_step)
+
+# %%
+W, b = W.detach(), b.detach()
+for start_A, start_B in (("random", "zero"), ("zero", "zero")):
+    A = (torch.randn(r, d_in) if start_A == "random" else torch.zeros(r, d_in)).requires_grad_()
+    B = torch.zeros(d_out, r, requires_grad=True)
+    lora_forward(x, W, b, A, B, alpha=16).square().mean().backward()
+    print(f"A {start_A:6}, B {start_B}: A's gradient zero: {not A.grad.any()},  B's gradient zero: {not B.grad.any()}")
+
+# %% [markdown]
+# The first line is LoRA's start. $B$ moves in the first step; $A$ follows from the second step on, once $B$ is no longer zero. In the second line both gradients are zero, and stay zero: that adapter never learns.
+#
+# ## The class
+#
+# Here is LoRA as `peftlab` has it. Compare `forward` with your own. `inner` is the layer that was there before. Everything else in the class sets up `A`, `B` and the scale.
+
+# %%
+import inspect
+
+from peftlab.methods.reparam.lora import LoRALinear
+
+print(inspect.getsource(LoRALinear.forward))
+print(inspect.getsource(LoRALinear.delta_weight))
+
+# %% [markdown]
+# `peftlab.attach` puts such a layer around every module you name and freezes all else. We start where the paper did, with the query and value matrices of the attention.
+#
+# **Predict** the trainable parameters before you run: six blocks, two matrices each, both 384 × 384, $r = 8$. And the head: $384 \cdot 12$ weights and 12 biases. (It starts random, so it must train. `attach` sees a classifier and takes the head along.)
+
+# %%
+lora = LoRA(r=8, lora_alpha=16, target_modules=["query", "value"])
+model = peftlab.attach(copy.deepcopy(base), lora)
+
+formula = 6 * 2 * lora.r * (384 + 384) + (384 * 12 + 12)
+print("by the formula:", f"{formula:,}")
+print("by counting:   ", peftlab.count_parameters(model))
+
+# %% [markdown]
+# ## Is it really LoRA? The proof
+#
+# A class that looks right can still be wrong by a factor or a transpose. So we compare with Hugging Face `peft`: the same base model, the same random numbers in $A$, $B$ and the head, in double precision. Then outputs, the gradient of every tensor, the losses of ten AdamW steps, the merged model, and the files on disk, saved by one library and opened by the other.
+
+# %%
+from peftlab import parity
+
+batch = next(datasets.batches(few, tokenizer, batch_size=5, seed=0))
+parity.prove(base, lora, batch)
+
+# %% [markdown]
+# Equal at every level. What this lesson finds out about our class holds for `peft` as well, and your adapter opens there. The tests of this course run the same proof on other architectures, layer types and settings.
+
+# %% [markdown]
+# ## Train it
+#
+# Three runs on the same data, each with its own learning rate: the **head only** (the model stays as it is), **LoRA**, and the full fine-tuning from above. Which gap do you expect to be the larger, head to LoRA, or LoRA to full?
+
+# %% mystnb={"image": {"alt": "Line chart of training loss over 50 steps for head only, LoRA and full fine-tuning. All three fall; the head alone ends clearly higher than the other two."}} tags=["nbval-ignore-output"]
+head = copy.deepcopy(base).requires_grad_(False)
+head.classifier.requires_grad_(True)
+runs = {
+    "head only": train(head, tokenizer, few, held_out, lr=3e-3, name="head only", **short),
+    "LoRA": train(model, tokenizer, few, held_out, lr=3e-3, name="LoRA", **short),
+    "full fine-tuning": full_run,
+}
+full_run.evaluations.append((50, full_accuracy, float("nan")))
+plots.losses(list(runs.values()))
+plots.runs(list(runs.values()), caption="50 steps of 16, one seed, 300 test definitions")
+
+# %%
+assert runs["LoRA"].accuracy > 0.65 and runs["LoRA"].losses[-1] < runs["LoRA"].losses[0]
+
+# %% [markdown]
+# One short run each, so do not read much into a point or two. The stored runs train for 90 steps of 32 on all 2,880 training definitions, with learning rates chosen on the validation split, and five seeds:
+
+# %%
+kinds = {"head": "head only", "lora_qv/8": "LoRA, r = 8, query and value",
+         "lora_all/8": "LoRA, r = 8, all 36 matrices", "full": "full fine-tuning"}
+plots.table([
+    {"trained": name, "parameters": stored["cells"][f"{cell}/0"]["trainable"],
+     "test accuracy": sum(runs_) / 5, "lowest": min(runs_), "highest": max(runs_)}
+    for cell, name in kinds.items() for runs_ in [lora_figures.accuracies(stored, cell)]
+], caption="WordNet topics, 1,200 test definitions, five seeds")
+
+# %% [markdown]
+# LoRA on query and value trains 0.35 % of the parameters and reaches 86.0 %. Full fine-tuning reaches 87.4 %, the head alone 80.6 %. With all 36 matrices LoRA gets to 86.9 %, and there the seeds overlap with those of full fine-tuning: on this task we cannot tell the two apart.
+#
+# ### Trained at rank r, or cut to rank r?
+#
+# Now the question that the scissors left open. Cutting a finished ΔW to rank 1 was a disaster. Is *training* at rank 1 one, too?
+
+# %% mystnb={"image": {"alt": "Line chart of test accuracy against rank, for ranks 1, 2, 4, 8 and 32. Trained at rank r stays near 0.86 throughout, dipping slightly at 32. Full fine-tuning cut to rank r starts at 0.39 and catches up at rank 8. A dotted line marks full fine-tuning at 0.87."}}
+_ = lora_figures.trained_against_cut(stored)
+
+# %% [markdown]
+# Cut to one direction in each matrix: 39 %. Trained with one direction in each matrix: 86.2 %.
+#
+# We find this delightful. Full fine-tuning had no reason to put its work into one direction, so its first direction alone is worth little. LoRA has only one, and gradient descent finds one that does the job. A caution: in LoRA's run the head learns together with the cut matrices, while after the scissors it stays as it was, trained for another encoder. Part of the gap may come from that. (Try it: cut to $r = 1$, then train the head alone.)
+#
+# And more is not always more: $r = 32$ is a little *lower* here than $r = 8$. All ranks share the learning rate that was best for $r = 8$. What the rank does to the right learning rate is the next section.
+
+# %% [markdown]
+# ## What it costs
+#
+# Predict the file: LoRA saves only what it trained, as 32-bit numbers of 4 bytes each. And AdamW keeps two more numbers for every trained parameter.
+
+# %% tags=["nbval-ignore-output"]
+import tempfile
+
+from peftlab.bench.step_time import side_by_side, step
+
+folder = peftlab.save(model, tempfile.mkdtemp())
+size = (folder / "adapter_model.safetensors").stat().st_size
+trained, total = peftlab.count_parameters(model).trainable, sum(p.numel() for p in base.parameters())
+print(f"file predicted {4 * trained / 1e6:.3f} MB, on disk {size / 1e6:.3f} MB; full model {4 * total / 1e6:.0f} MB")
+print(f"AdamW's state: {8 * trained / 1e6:.1f} MB instead of {8 * total / 1e6:.0f} MB")
+
+sixteen = next(datasets.batches(few, tokenizer, batch_size=16, seed=0))
+seconds = side_by_side({"LoRA": step(model, sixteen), "full": step(tuned, sixteen)}, repeats=5)
+print(f"one step with LoRA takes {seconds['LoRA'] / seconds['full']:.2f} of the time of a full one, here and now")
+
+# %% [markdown]
+# The file is 288 times smaller than the model: one base, many adapters. The optimiser's state shrinks as much. The *time* shrinks far less. In our stored measurement (one thread, both sides in turns) a LoRA step takes 68 % of the time of a full one: the whole model still runs forward, and gradients must still flow back through it to reach $A$ and $B$. LoRA saves memory and storage first, time second.
+#
+# At inference there is nothing to pay: $W_0 + \frac{\alpha}{r} B A$ is one matrix, so the adapter can be **merged** into the layer.
+#
+# ### Exercise 4 · Merge into GPT-2 (6 minutes)
+#
+# GPT-2 stores its linear layers the other way round: `Conv1D` computes `x @ weight + bias`, with `weight` of shape $(d_{in}, d_{out})$. Return the merged weight for such a layer. Many real bugs live exactly here, and square matrices hide them.
+
+# %% tags=["exercise"]
+def merged_conv1d(weight, A, B, alpha):
+    """The weight with LoRA merged in, of shape (d_in, d_out) like `weight`. A is (r, d_in), B is (d_out, r)."""
+    return ...
+
+
+check("06.merged_conv1d", merged_conv1d)
+
+# %%
+texts = tokenizer(held_out.texts[:8], padding=True, return_tensors="pt")
+with torch.no_grad():
+    before = model.eval()(**texts).logits
+    merged = peftlab.merge(copy.deepcopy(model))
+    print("merged = unmerged:", torch.allclose(merged(**texts).logits, before, atol=1e-4))
+print("adapters left in the merged model:", hasattr(merged, "peftlab"))
+
+# %% [markdown]
+# ## A trap, and a surprise: α left behind
+#
+# You raise the rank from 4 to 64 and leave `lora_alpha=8` where it was. The scale $\alpha / r$ falls from 2 to 1/8. Forum advice is clear: you have crippled your adapter, keep $\alpha = 2r$. In public projects, people have indeed trained with $\alpha$ forgotten at 8 beside $r = 128$ and wondered.
+#
+# Test it. Two adapters of rank 64, one with $\alpha$ left at 8, one with $\alpha = 128$; a small and a large learning rate; 14 steps each. Which of the four ends lowest?
+
+# %% tags=["nbval-ignore-output"]
+for rate in (3e-4, 1e-2):
+    for alpha in (8, 128):
+        trial = peftlab.attach(copy.deepcopy(base), LoRA(r=64, lora_alpha=alpha, target_modules=["query", "value"]))
+        run = train(trial, tokenizer, few, lr=rate, steps=14, batch_size=16, schedule="constant", name=f"α = {alpha}")
+        print(f"learning rate {rate:g}, α = {alpha:3}: loss {run.losses[0]:.2f} → {sum(run.losses[-4:]) / 4:.2f}")
+
+# %% [markdown]
+# With the small learning rate, $\alpha = 128$ learns faster, and the advice looks right. With the large one it is the other way round: $\alpha = 128$ is thrown off, while the "crippled" adapter learns. The stored sweep shows the whole picture:
+
+# %% mystnb={"image": {"alt": "Line chart of validation accuracy over learning rates from 3e-4 to 3e-2. The curves for r = 4 with alpha 8 and for r = 64 with alpha 8 lie almost on top of each other, rising from 0.51 to 0.87. The curve for r = 64 with alpha 128 starts at 0.78, peaks at the same height for smaller rates, and falls to 0.08 at 1e-2."}}
+_ = lora_figures.alpha_and_rate(stored)
+
+# %% [markdown]
+# Three things to see. The peaks are equally high: at its own best learning rate, each of the three does equally well, within the noise. The curves of $r = 4$ and $r = 64$ with the *same* α lie on top of each other: leave α alone, and the learning rate you had still fits. And scaling α along with $r$ moves the whole curve to the left, so that 1e-2, a fine learning rate before, now ends at 8 %, which is guessing.
+#
+# So on this task the advice has it backwards, and the paper had it right. Section 4.1 of Hu et al. says that with Adam, tuning α is roughly the same as tuning the learning rate; the division by $r$ is there so that little needs retuning when you vary $r$. **α/r and the learning rate are nearly one knob. If you turn one, turn the other back.** The trap is real only in this form: you copy α from one recipe and the learning rate from another.
+#
+# What we do not know: whether this holds for large models and long training. For large ranks, Kalajdzievski (2023) argues for $\alpha / \sqrt{r}$ instead, `use_rslora=True`. Lesson 09 tests more of LoRA's folk advice.
+
+# %% [markdown]
+# ## When to use LoRA
+#
+# **Use it when** you adapt a pretrained model to a task or a style, have one base and several tasks, or cannot afford optimiser state for all parameters. It is a good first choice, and merged it costs nothing.
+#
+# **Avoid it when** the model must absorb much new knowledge from much data: there, full fine-tuning has been measured to learn more (Biderman et al., 2024). And when training *time* is your only problem: expect to save a third of it, not nine tenths.
+#
+# **Unknown:** which rank a task needs. Nobody can read it off beforehand; people try.
+#
+# ## Check yourself
+#
+# Open an option to see what it means. One of each is right.
+#
+# **1. You attach LoRA with $r = 8$ to a frozen layer of 1000 inputs and 500 outputs. How many parameters train?**
+#
+# <details><summary>A. 4,000,000</summary>No: that is r times the full matrix. A and B are thin: 8 × 1000 and 500 × 8.</details>
+# <details><summary>B. 12,000</summary>Yes: r (d_in + d_out) = 8 · 1500.</details>
+# <details><summary>C. 64</summary>No: r × r would be a matrix between A and B. LoRA has none (AdaLoRA has a diagonal there).</details>
+#
+# **2. In the first step of training, what moves?**
+#
+# <details><summary>A. Only A</summary>No: A's gradient has the factor B, which is zero.</details>
+# <details><summary>B. Only B</summary>Yes: A's gradient has the factor B = 0; B's has the factor A x, which is not zero.</details>
+# <details><summary>C. A, B and W₀</summary>No: W₀ is frozen all the time, and A has to wait for B.</details>
+#
+# **3. Your adapter makes a step as fast as before, though it trains 0.35 % of the parameters. Why?**
+#
+# <details><summary>A. Something is wrong: it should be 300 times faster</summary>No: the forward pass is the same, and so is the way back through the frozen layers.</details>
+# <details><summary>B. Most of the time goes into the frozen model, forward and backward</summary>Yes. Only the gradients of the frozen weights themselves, and the optimiser's work on them, fall away.</details>
+# <details><summary>C. The adapter was not attached</summary>Worth a look (count_parameters tells), but the speed does not show it.</details>
+#
+# **4. You double r and keep the learning rate. What does the original scaling α/r suggest for α?**
+#
+# <details><summary>A. Double it too, always</summary>That keeps α/r, but as we measured, it moves the best learning rate down.</details>
+# <details><summary>B. Leave it: that is what the division by r is for</summary>Yes. In our sweep the same learning rate then fits r = 4 and r = 64.</details>
+# <details><summary>C. Set it to zero</summary>Then the adapter does nothing at all.</details>
+
+# %% [markdown]
+# ## Take away
+#
+# - Fine-tuning's change is **not** low-rank in energy, yet a few directions carry nearly all of the skill.
+# - LoRA trains $\Delta W = \frac{\alpha}{r} B A$ with $W_0$ frozen: $r\,(d_{in} + d_{out})$ parameters for a layer. $B$ starts at zero.
+# - Trained at rank 1, this model did far better than full fine-tuning cut to rank 1.
+# - Memory and storage shrink by orders of magnitude, time by much less. Merged, there is no cost at inference.
+# - α/r and the learning rate are nearly one knob.
+#
+# ## Sources
+#
+# - E. Hu, Y. Shen, P. Wallis, Z. Allen-Zhu, Y. Li, S. Wang, L. Wang, W. Chen: *LoRA: Low-Rank Adaptation of Large Language Models*, 2021, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685).
+# - D. Biderman et al.: *LoRA Learns Less and Forgets Less*, 2024, [arXiv:2405.09673](https://arxiv.org/abs/2405.09673).
+# - D. Kalajdzievski: *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA*, 2023, [arXiv:2312.03732](https://arxiv.org/abs/2312.03732).
+# - C. Eckart, G. Young: *The approximation of one matrix by another of lower rank*, Psychometrika 1, 1936.
+# - Data: WordNet 3.0, Princeton University. Model: all-MiniLM-L6-v2, Apache-2.0. Stored runs: `python -m peftlab.bench scissors`, one H100; the JSON in `data/results/` says which versions.

@@ -1,0 +1,1 @@
+"""Around the lessons: building the notebooks, handing out learners' copies, checks."""

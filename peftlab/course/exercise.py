@@ -1,0 +1,205 @@
+"""Exercises: check an answer, name the mistake, hint, show the solution.
+
+A learner fills a stub that returns `...`. `check` runs it on awkward inputs (non-square, B ≠ 0, alpha ≠ r). A wrong
+answer is compared with a bank of mutants, the wrong answers that people really give, and the one that gives the same
+outputs explains itself. The same bank tests the checker: no mutant may pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import linecache
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peftlab.errors import PeftLabError
+
+NOT_ATTEMPTED, RIGHT, WRONG = "not attempted yet", "right", "not yet"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong answer that people give, and what to tell them. Never shown itself."""
+
+    answer: Any  # a function, or a value
+    says: str
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. `solution` is a function to be called on each of `cases`, or the value itself."""
+
+    key: str  # "06.forward": lesson and name
+    title: str
+    minutes: int
+    solution: Any
+    hints: Sequence[str]
+    cases: Callable[[], list[tuple]] = lambda: [()]  # fresh inputs, seeded
+    mutants: Sequence[Mutant] = field(default_factory=tuple)
+    tolerance: float = 1e-6  # relative to the largest value
+    shown: str = ""  # the solution's text, where its source is not the best thing to show
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a check."""
+
+    state: str  # NOT_ATTEMPTED, RIGHT or WRONG
+    says: str
+
+    @property
+    def ok(self) -> bool:
+        return self.state == RIGHT
+
+
+def exercise(key: str) -> Exercise:
+    """Find an exercise by its key. Raises PeftLabError with the keys there are."""
+    lesson = key.split(".")[0]
+    try:
+        module = importlib.import_module(f"peftlab.course.exercises.lesson_{lesson}")
+    except ModuleNotFoundError:
+        raise PeftLabError(f"there are no exercises for lesson {lesson!r}") from None
+    found = {each.key: each for each in module.EXERCISES}
+    if key not in found:
+        raise PeftLabError(f"no exercise is called {key!r}; lesson {lesson} has {', '.join(found)}")
+    return found[key]
+
+
+# ---- what a learner calls -----------------------------------------------------------------------------------------
+
+
+def check(key: str, answer: Any) -> None:
+    """Say whether the answer is right, and if not, what is wrong with it. Never raises because of the answer."""
+    task = exercise(key)
+    verdict = judge(task, answer)
+    print(f"Exercise {key} – {task.title}: {verdict.state}. {verdict.says}".rstrip())
+
+
+def use(key: str, answer: Any) -> Any:
+    """The learner's answer if it is right, else the course's, so that the lesson goes on. Says whose it is."""
+    task = exercise(key)
+    if judge(task, answer).ok:
+        print(f"Using your {task.title}.")
+        return answer
+    print(f"Using the course's {task.title} (yours: {judge(task, answer).state}).")
+    return task.solution
+
+
+def hint(key: str, number: int = 1) -> None:
+    """The first, second, … hint."""
+    task = exercise(key)
+    if not 1 <= number <= len(task.hints):
+        print(f"There are {len(task.hints)} hints for {key}: hint({key!r}, 1) to hint({key!r}, {len(task.hints)}).")
+        return
+    print(f"Hint {number} of {len(task.hints)}: {task.hints[number - 1]}")
+
+
+def solution(key: str) -> None:
+    """The course's answer."""
+    print(solution_text(exercise(key)))
+
+
+def solution_text(task: Exercise) -> str:
+    if task.shown:
+        return textwrap.dedent(task.shown).strip()
+    if callable(task.solution):
+        return textwrap.dedent(inspect.getsource(task.solution)).strip()
+    return repr(task.solution)
+
+
+# ---- judging ------------------------------------------------------------------------------------------------------
+
+
+def judge(task: Exercise, answer: Any) -> Verdict:
+    """Compare with the solution on every case; explain the first difference."""
+    if _blank(answer):
+        return Verdict(NOT_ATTEMPTED, f"Replace the ... (about {task.minutes} minutes).")
+    if callable(task.solution) and not callable(answer):
+        return Verdict(WRONG, f"A function is wanted here, and this is a {type(answer).__name__}.")
+    wanted, found = _outcomes(task.solution, task), _outcomes(answer, task)
+    if any(_blank(value) for value in found):
+        return Verdict(NOT_ATTEMPTED, f"Replace the ... (about {task.minutes} minutes).")
+    if all(_equal(a, b, task.tolerance) for a, b in zip(found, wanted, strict=True)):
+        return Verdict(RIGHT, "")
+    for mutant in task.mutants:
+        same = zip(found, _outcomes(mutant.answer, task), strict=True)
+        if not all(isinstance(a, _Raised) for a in found) and all(_equal(a, b, task.tolerance) for a, b in same):
+            return Verdict(WRONG, mutant.says)
+    case, a, b = next(
+        (c, a, b) for c, a, b in zip(task.cases(), found, wanted, strict=True) if not _equal(a, b, task.tolerance)
+    )
+    return Verdict(WRONG, _explain_error(a, case) if isinstance(a, _Raised) else _explain_difference(a, b, case))
+
+
+def _blank(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_blank(each) for each in value.values())
+    return value is Ellipsis or value is None or value is NotImplemented
+
+
+@dataclass(frozen=True)
+class _Raised:
+    error: Exception
+
+
+def _outcomes(answer: Any, task: Exercise) -> list[Any]:
+    """What the answer gives on every case. What a learner's code raises is kept, to be shown."""
+    outcomes = []
+    for case in task.cases():
+        try:
+            outcomes.append(answer(*case) if callable(answer) else answer)
+        except Exception as error:  # noqa: BLE001
+            outcomes.append(_Raised(error))
+    return outcomes
+
+
+def _equal(a: Any, b: Any, tolerance: float) -> bool:
+    if isinstance(a, _Raised) or isinstance(b, _Raised):
+        return isinstance(a, _Raised) and isinstance(b, _Raised) and type(a.error) is type(b.error)
+    if isinstance(b, Tensor):
+        if not isinstance(a, Tensor) or a.shape != b.shape:
+            return False
+        scale = float(b.abs().max().clamp_min(1e-12)) if b.numel() else 1.0
+        return bool(torch.isfinite(a).all()) and float((a.double() - b.double()).abs().max()) <= tolerance * scale
+    if isinstance(b, dict):
+        return isinstance(a, dict) and a.keys() == b.keys() and all(_equal(a[k], b[k], tolerance) for k in b)
+    if isinstance(b, tuple | list):
+        return (
+            isinstance(a, tuple | list)
+            and len(a) == len(b)
+            and all(_equal(x, y, tolerance) for x, y in zip(a, b, strict=True))
+        )
+    if isinstance(b, bool) or isinstance(a, bool) or isinstance(b, str):
+        return a == b and isinstance(a, bool) == isinstance(b, bool)
+    if isinstance(b, int | float):
+        return isinstance(a, int | float) and abs(a - b) <= tolerance * max(1.0, abs(b))
+    return a == b
+
+
+def _explain_difference(a: Any, b: Any, case: tuple) -> str:
+    shapes = ", ".join(str(tuple(x.shape)) for x in case if isinstance(x, Tensor))
+    given = f" for inputs of shapes {shapes}" if shapes else ""
+    if isinstance(b, Tensor) and not isinstance(a, Tensor):
+        return f"A tensor of shape {tuple(b.shape)} is wanted{given}; you return a {type(a).__name__}."
+    if isinstance(b, Tensor) and a.shape != b.shape:
+        return f"The shape should be {tuple(b.shape)}{given}; yours is {tuple(a.shape)}."
+    if isinstance(b, Tensor):
+        return f"The shape is right, the values are not: largest difference {float((a - b).abs().max()):.2g}{given}."
+    return f"The value is not right{given}."
+
+
+def _explain_error(raised: _Raised, case: tuple) -> str:
+    error = raised.error
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    line = linecache.getline(where.filename, where.lineno).strip()
+    shapes = ", ".join(str(tuple(x.shape)) for x in case if isinstance(x, Tensor))
+    on = f" on inputs of shapes {shapes}" if shapes else ""
+    code = f" at `{line}`" if line else ""
+    return f"Your code stops{on}{code}: {type(error).__name__}: {error}"

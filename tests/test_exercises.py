@@ -1,0 +1,97 @@
+"""The checkers are checked: solutions pass, every wrong answer in the bank is refused with its own words."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+import peftlab.course.exercises as bank
+from peftlab.course import exercise
+from peftlab.course.exercise import NOT_ATTEMPTED, WRONG, judge
+from peftlab.errors import PeftLabError
+
+LESSONS = [importlib.import_module(f"{bank.__name__}.{m.name}") for m in pkgutil.iter_modules(bank.__path__)]
+TASKS = [task for lesson in LESSONS for task in lesson.EXERCISES]
+MUTANTS = [(task, mutant) for task in TASKS for mutant in task.mutants]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
+def test_solution_passes_and_stub_is_not_attempted(task):
+    assert judge(task, task.solution).ok
+    stub = (lambda *_: ...) if callable(task.solution) else ...
+    assert judge(task, stub).state == NOT_ATTEMPTED
+    assert judge(task, None).state == NOT_ATTEMPTED
+
+
+@pytest.mark.parametrize(("task", "mutant"), MUTANTS, ids=lambda x: getattr(x, "key", None) or x.says[:30])
+def test_every_mutant_is_refused_with_its_own_words(task, mutant):
+    verdict = judge(task, mutant.answer)
+    assert verdict.state == WRONG
+    assert verdict.says == mutant.says
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
+def test_an_exercise_is_complete(task):
+    assert len(task.hints) >= 2
+    assert len(task.mutants) >= 3
+    assert len({mutant.says for mutant in task.mutants}) == len(task.mutants)
+    assert 1 <= task.minutes <= 10
+    assert "..." not in exercise.solution_text(task)
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.__name__[-2:])
+def test_the_first_exercise_takes_under_five_minutes(lesson):
+    assert lesson.EXERCISES[0].minutes < 5
+
+
+@pytest.mark.parametrize("task", [t for t in TASKS if callable(t.solution)], ids=lambda task: task.key)
+def test_cases_are_awkward(task):
+    """Square matrices hide transposed ones, and alpha = r hides a forgotten scale."""
+    first = next(x for x in task.cases()[0] if isinstance(x, torch.Tensor) and x.ndim == 2)
+    assert first.shape[0] != first.shape[1]
+    fresh = task.cases()[0], task.cases()[0]
+    assert all(torch.equal(a, b) for a, b in zip(*fresh, strict=True) if isinstance(a, torch.Tensor))
+
+
+def test_code_that_stops_is_shown_and_does_not_stop_the_lesson(capsys):
+    def wrong_order(x, W, b, A, B, alpha):
+        return x @ A @ B
+
+    exercise.check("06.lora_forward", wrong_order)
+    said = capsys.readouterr().out
+    assert "not yet" in said and "x @ A @ B" in said and "RuntimeError" in said
+
+
+def test_a_tuple_instead_of_a_tensor_is_explained(capsys):
+    exercise.check("06.best_cut", lambda dW, r: torch.linalg.svd(dW))
+    assert "A tensor of shape (7, 5) is wanted" in capsys.readouterr().out
+
+
+def test_use_takes_a_right_answer_and_says_whose_code_runs(capsys):
+    task = exercise.exercise("06.best_cut")
+
+    def mine(dW, r):
+        U, S, Vh = torch.linalg.svd(dW, full_matrices=False)
+        return U[:, :r] @ torch.diag(S[:r]) @ Vh[:r]
+
+    assert exercise.use("06.best_cut", mine) is mine
+    assert "your best_cut" in capsys.readouterr().out
+    assert exercise.use("06.best_cut", lambda dW, r: ...) is task.solution
+    assert "the course's best_cut (yours: not attempted yet)" in capsys.readouterr().out
+
+
+def test_hints_and_solution(capsys):
+    exercise.hint("06.best_cut", 1)
+    exercise.hint("06.best_cut", 9)
+    exercise.solution("06.best_cut")
+    said = capsys.readouterr().out
+    assert "Hint 1 of 2" in said and "There are 2 hints" in said and "torch.linalg.svd" in said
+
+
+@pytest.mark.parametrize("key", ["06.nothing", "99.nothing"])
+def test_an_unknown_exercise_names_those_there_are(key):
+    with pytest.raises(PeftLabError, match="lesson"):
+        exercise.exercise(key)
