@@ -1,0 +1,238 @@
+"""The course's data sets, and how text becomes batches.
+
+    data = load("wordnet_topics")
+    data.train.texts[0], data.classes[data.train.labels[0]]
+    for batch in batches(data.train, tokenizer, batch_size=16, seed=0): ...
+
+Two kinds of split go through the same functions: `Split` (texts and class numbers) for classifiers,
+`Completions` (prompts and the text that should follow) for causal language models.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from peftlab.errors import PeftLabError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # label of a position that the loss leaves out; cross_entropy's own default
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts and their class numbers, as long as each other. A slice of it is a Split again."""
+
+    texts: list[str]
+    labels: list[int]
+
+    def __post_init__(self) -> None:
+        if len(self.texts) != len(self.labels):
+            raise PeftLabError(f"{len(self.texts)} texts but {len(self.labels)} labels.")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, rows: slice) -> Self:
+        _check_slice(rows)
+        return type(self)(self.texts[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Prompts and completions, as long as each other. A slice of it is Completions again.
+
+    The two are joined as they are: a space between them belongs to one of them.
+    """
+
+    prompts: list[str]
+    completions: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.prompts) != len(self.completions):
+            raise PeftLabError(
+                f"{len(self.prompts)} prompts but {len(self.completions)} completions."
+            )
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, str]]) -> Self:
+        """From a list of (prompt, completion) pairs."""
+        return cls([prompt for prompt, _ in pairs], [completion for _, completion in pairs])
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, rows: slice) -> Self:
+        _check_slice(rows)
+        return type(self)(self.prompts[rows], self.completions[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification data set with fixed splits. `classes[label]` is a label's name."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{s} {len(getattr(self, s)):,}" for s in SPLITS)
+        return f"Dataset({self.name!r}: {len(self.classes)} classes; {sizes})"
+
+
+SPLITS = ("train", "validation", "test")
+
+
+def load(name: str) -> Dataset:
+    """A data set by name. "wordnet_topics": definitions of nouns, 12 topics (see data/README.md).
+
+    The first n rows of a split hold the classes in equal parts, so `data.train[:480]` is balanced.
+    Raises PeftLabError if there is no such data set, or its file is missing or damaged.
+    """
+    if name != "wordnet_topics":
+        raise PeftLabError(f"There is no data set {name!r}. The course has 'wordnet_topics'.")
+    rows = _read_csv(data_folder() / f"{name}.csv", ("split", "topic", "word", "definition"))
+    classes = tuple(sorted({row["topic"] for row in rows}))
+    label = {topic: number for number, topic in enumerate(classes)}
+
+    def split(part: str) -> Split:
+        chosen = [row for row in rows if row["split"] == part]
+        return Split([r["definition"] for r in chosen], [label[r["topic"]] for r in chosen])
+
+    return Dataset(name, classes, *map(split, SPLITS))
+
+
+def data_folder() -> Path:
+    """$PEFTLAB_DATA, else the folder `data` beside the package (a clone, installed with -e)."""
+    if chosen := os.environ.get("PEFTLAB_DATA"):
+        folder = Path(chosen).expanduser()
+        if not folder.is_dir():
+            raise PeftLabError(
+                f"The environment variable PEFTLAB_DATA names {chosen!r}: no folder."
+            )
+        return folder
+    folder = Path(__file__).resolve().parents[2] / "data"
+    if not folder.is_dir():
+        raise PeftLabError(
+            "The folder `data` is not beside the package: peftlab was installed as a copy. Work in "
+            "the course's repository (pip install -e .), or set PEFTLAB_DATA to its data folder."
+        )
+    return folder
+
+
+def batches(
+    split: Split | Completions,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int,
+    max_length: int = 32,
+    seed: int | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Go through the split once, in batches ready for `model(**batch)`.
+
+    max_length: in tokens; longer texts are cut at the end. A batch is padded to its longest text.
+    seed: shuffles, the same way every time; None keeps the order.
+    Yields input_ids, attention_mask (batch, tokens) and labels: (batch,) class numbers for a Split,
+    (batch, tokens) for Completions, see `encode`.
+    """
+    order = torch.arange(len(split))
+    if seed is not None:
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    for start in range(0, len(split), batch_size):
+        rows = order[start : start + batch_size].tolist()
+        yield encode(split, rows, tokenizer, max_length=max_length)
+
+
+def encode(
+    split: Split | Completions,
+    rows: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int = 32,
+) -> dict[str, Tensor]:
+    """One batch of the given rows.
+
+    Completions: prompt and completion are tokenised apart and joined, and the end-of-text token is
+    appended. `labels` repeats input_ids at the completion and its end, and is IGNORED at the prompt
+    and the padding. Which is which is known by counting: comparing with the padding token would go
+    wrong where it *is* the end-of-text token, as in SmolLM2.
+    Raises PeftLabError if a prompt leaves no room for its completion.
+    """
+    if isinstance(split, Split):
+        texts = [split.texts[row] for row in rows]
+        batch = tokenizer(
+            texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
+        )
+        return {**batch, "labels": torch.tensor([split.labels[row] for row in rows])}
+
+    prompts = tokenizer([split.prompts[row] for row in rows])["input_ids"]
+    completions = tokenizer([split.completions[row] for row in rows], add_special_tokens=False)
+    _check_room(prompts, rows, max_length)
+    ids, labels = [], []
+    for prompt, completion in zip(prompts, completions["input_ids"], strict=True):
+        whole = (prompt + completion + [tokenizer.eos_token_id])[:max_length]
+        ids.append(torch.tensor(whole))
+        labels.append(torch.tensor([IGNORED] * len(prompt) + whole[len(prompt) :]))
+    return {
+        "input_ids": _pad(ids, tokenizer.pad_token_id),
+        "attention_mask": _pad([torch.ones_like(row) for row in ids], 0),
+        "labels": _pad(labels, IGNORED),
+    }
+
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
+    """What a chat model reads when the user says `message`, up to where its answer begins."""
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def _pad(rows: list[Tensor], value: int) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+
+def check_prompts(split: Completions, tokenizer, max_length: int) -> None:
+    """Raise PeftLabError if a prompt alone fills max_length: nothing would be left to predict."""
+    _check_room(tokenizer(split.prompts)["input_ids"], range(len(split)), max_length)
+
+
+def _check_room(prompts: list[list[int]], rows: Sequence[int], max_length: int) -> None:
+    for row, prompt in zip(rows, prompts, strict=True):
+        if len(prompt) >= max_length:
+            raise PeftLabError(
+                f"The prompt of row {row} has {len(prompt)} tokens: with max_length={max_length}"
+                " nothing of its completion is left. Raise max_length, or shorten the prompt."
+            )
+
+
+def _check_slice(rows: object) -> None:
+    if not isinstance(rows, slice):
+        raise TypeError("A split is cut with a slice, such as split[:480].")
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != columns:
+                raise PeftLabError(
+                    f"{path.name} has columns {reader.fieldnames}, not {list(columns)}: it was "
+                    f"changed. Restore it with `git checkout data/{path.name}`."
+                )
+            return list(reader)
+    except FileNotFoundError:
+        raise PeftLabError(
+            f"{path.name} is missing from the data folder. Restore it with "
+            f"`git checkout data/{path.name}`, or set PEFTLAB_DATA to a folder that has it."
+        ) from None
