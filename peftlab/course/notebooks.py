@@ -122,10 +122,18 @@ def clean(notebook: NotebookNode) -> None:
     notebook.metadata = nbformat.from_dict(METADATA)  # drops widget state and versions
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        # A finished progress bar would stay on static pages as "0%|   | 0/50".
+        if cell.get("outputs"):
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
         for output in cell.get("outputs", []):
             # A view names its widget by a random id, and means nothing without the kernel.
             if len(output.get("data", {})) > 1:
                 output.data.pop(WIDGET_VIEW, None)
+
+
+def is_progress_bar(output: NotebookNode) -> bool:
+    data = output.get("data", {})
+    return WIDGET_VIEW in data and re.search(r"\d+%\|", data.get("text/plain", "")) is not None
 
 
 def build(source: Path) -> tuple[NotebookNode, float]:
