@@ -5,8 +5,8 @@ Every verb checks everything first and changes the model only when it is sure to
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,10 +66,12 @@ def attach(model: nn.Module, method: Method, name: str = "default") -> nn.Module
 
     Raises PeftLabError (with the model untouched) if the name is taken, nothing matches, or a layer does not fit.
     """
+    _check_model(model)
     _check_name(model, name)
     if not isinstance(method, Method):
-        raise PeftLabError(f"attach needs a method such as LoRA(r=8), not {type(method).__name__}")
-    method = method.prepare(model)
+        given = getattr(method, "__name__", type(method).__name__)
+        raise PeftLabError(f"attach needs a method such as LoRA(r=8), not {given}")
+    method = copy.deepcopy(method).prepare(model)  # a copy, because its lists could be changed later
     _commit(model, name, _plan(model, method, method), trainable=True)
     return model
 
@@ -81,46 +83,52 @@ def _plan(model: nn.Module, method: Method, build: Method) -> Plan:
     adapters = {site.name: build.build(site, shared) for site in sites}
     if not adapters and shared is None:
         raise PeftLabError(f"{type(method).__name__} found no place in {type(model).__name__}")
-    kept = _kept_sites(modules, method.modules_to_save or [])
-    for site in method.trainable_bias_sites(modules, getattr(method, "bias", "none"), set(adapters)):
-        if any(site.name == k.name or site.name.startswith(f"{k.name}.") for k in kept):
-            continue  # a module that is kept whole has its bias already
-        inside = site.name in adapters
-        overlay = Overlay(site, {"bias": site.module.bias}, prefix="base_layer." if inside else "")
-        adapters[site.name] = Chain(overlay, adapters[site.name]) if inside else overlay
+    kept = method.kept_sites(modules)
+    _lay_over_biases(adapters, modules, method, kept)
     for site in kept:
-        if site.name in adapters:
-            raise ConfigError(f"{site.name} is both a target and in modules_to_save; choose one")
+        inside = [name for name in adapters if name == site.name or name.startswith(f"{site.name}.")]
+        if inside:
+            raise ConfigError(f"{inside[0]} is both a target and in modules_to_save ({site.name}); choose one")
         adapters[site.name] = Copy(site)
-    for site_name, adapter in adapters.items():
-        site = Site(site_name, modules[site_name])
+    for name, adapter in adapters.items():
+        surgery.check_is_called(model, name)
+        site = Site(name, modules[name])
         for part in adapter.modules():
-            if isinstance(part, Adapter) and not isinstance(part, Overlay | Copy):
+            if isinstance(part, Adapter) and not isinstance(part, Overlay | Copy | Chain):
                 part.to(device=site.device, dtype=site.adapter_dtype)
     if shared is not None:
+        if shared.on_attention is not None:
+            hosts.check_attention(model)
         first = next(model.parameters())
         shared.to(device=first.device, dtype=torch.float64 if first.dtype == torch.float64 else torch.float32)
     return Plan(method, adapters, shared)
 
 
-def _kept_sites(modules: Mapping[str, nn.Module], names: Sequence[str]) -> list[Site]:
-    sites = []
-    for wanted in dict.fromkeys([names] if isinstance(names, str) else names):
-        found = [n for n in modules if n == wanted or n.endswith(f".{wanted}")]
-        if not found and wanted not in hosts.HEAD_NAMES:
-            close = difflib.get_close_matches(wanted, {n.split(".")[-1] for n in modules}, n=1)
+def _lay_over_biases(
+    adapters: dict[str, Adapter], modules: Mapping[str, nn.Module], method: Method, kept: Sequence[Site]
+) -> None:
+    """Add overlays for the biases that the method's `bias` field trains."""
+    copies: dict[int, nn.Parameter] = {}  # by the id of the pretrained one: what was tied stays tied
+    for name, biases in method.trainable_biases(modules, adapters).items():
+        if any(name == site.name or name.startswith(f"{site.name}.") for site in kept):
+            continue  # a module that is kept whole has its biases already
+        if not name:
             raise ConfigError(
-                f"modules_to_save names {wanted!r}, which the model does not have"
-                + (f"; did you mean {close[0]!r}?" if close else "")
+                f"bias={method.bias!r} would train {', '.join(biases)} of the {type(modules[name]).__name__} itself, "
+                "but only parameters of modules inside it can be; put them into a module of their own"
             )
-        sites += [Site(n, modules[n]) for n in found]
-    return sites
+        inside = name in adapters
+        overlay = Overlay(Site(name, modules[name]), biases, prefix="base_layer." if inside else "")
+        for own, parameter in biases.items():
+            setattr(overlay, own, copies.setdefault(id(parameter), getattr(overlay, own)))
+        adapters[name] = Chain(overlay, adapters[name]) if inside else overlay
 
 
 def _commit(model: nn.Module, name: str, plan: Plan, *, trainable: bool) -> None:
     runtime = getattr(model, "peftlab", None)
     if runtime is None:
-        runtime = Runtime({n: p.requires_grad for n, p in model.named_parameters()})
+        every_name = model.named_parameters(remove_duplicate=False)  # tied ones too: merging can part them
+        runtime = Runtime({n: p.requires_grad for n, p in every_name})
         hosts.install(model, runtime)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -137,6 +145,7 @@ def _commit(model: nn.Module, name: str, plan: Plan, *, trainable: bool) -> None
 def detach(model: nn.Module, name: str | None = None) -> nn.Module:
     """Take one adapter out, or all of them. With the last one gone, the model is what it was, bit for bit."""
     runtime = _runtime(model, "detach")
+    _check_not_folded(model, "detach")
     for each in [_known(runtime, name)] if name is not None else list(runtime.methods):
         for site, wrapper in surgery.adapted_modules(model).items():
             if each in wrapper.adapters:
@@ -171,9 +180,17 @@ def _clean_up(model: nn.Module, runtime: Runtime) -> None:
 
 
 def use(model: nn.Module, names: str | Sequence[str]) -> nn.Module:
-    """Make these adapters the active ones (several are applied one around the other, the first one innermost)."""
+    """Make these adapters the active ones (several are applied one around the other, the first one innermost).
+
+    Raises PeftLabError if a name is not attached or comes twice, or if two of them replace the same parameters.
+    """
     runtime = _runtime(model, "use")
+    _check_not_folded(model, "use")
     wanted = tuple(_known(runtime, n) for n in ([names] if isinstance(names, str) else names))
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise PeftLabError(
+            "use needs at least one adapter, and each only once; for the base model there is peftlab.disabled"
+        )
     for site, wrapper in surgery.adapted_modules(model).items():
         here = [wrapper.adapters[n] for n in wanted if n in wrapper.adapters]
         if len(here) > 1 and any(isinstance(a, Copy | Overlay) or _overlays(a) for a in here):
@@ -210,15 +227,16 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
 @contextmanager
 def folded(model: nn.Module) -> Iterator[nn.Module]:
     """Inside, the active adapters are merged into plain layers. Afterwards the originals answer again, bit for bit."""
-    plain = _merged_layers(model, "folded")
+    plain = _merged_layers(model, "fold")
     wrappers = surgery.adapted_modules(model)
+    before = {site: wrappers[site].folded for site in plain}
     try:
         for site, layer in plain.items():
             wrappers[site].fold(layer)
         yield model
     finally:
-        for site in plain:
-            wrappers[site].fold(None)
+        for site, layer in before.items():
+            wrappers[site].fold(layer)
 
 
 def merge(model: nn.Module, *, untie: bool = False) -> nn.Module:
@@ -227,22 +245,27 @@ def merge(model: nn.Module, *, untie: bool = False) -> nn.Module:
     Raises NotMergeable (with the model untouched) for prompts and prefixes, and for a weight that is tied to another
     layer unless `untie=True`, which gives the other layer a weight of its own.
     """
+    _check_not_folded(model, "merge")
     plain = _merged_layers(model, "merge")
     modules = surgery.base_modules(model)
-    for site in plain:
+    parted = False
+    for site, layer in plain.items():
+        if layer._parameters.get("weight") is modules[site]._parameters.get("weight"):
+            continue  # only a bias was trained here
         tied = surgery.tied_names(model, modules[site])
         if tied and not untie:
             raise NotMergeable(
                 f"{site} shares its weight with {', '.join(tied)}; merging would change both. "
                 "Pass untie=True to give each a weight of its own (the model grows by one matrix)"
             )
-        if tied and getattr(model, "config", None) is not None:
-            model.config.tie_word_embeddings = False
+        parted = parted or bool(tied)
+    if parted:
+        hosts.untie(model)
     runtime = model.peftlab
-    for site, layer in plain.items():
-        surgery.replace(model, site, layer)
-    for site in surgery.adapted_modules(model):
-        surgery.replace(model, site, surgery.base_modules(model)[site])
+    for site, wrapper in surgery.adapted_modules(model).items():
+        # A layer inside a merged copy of a whole module (modules_to_save) went with the module that it replaces.
+        if surgery.module_at(model, site) is wrapper:
+            surgery.replace(model, site, plain.get(site, wrapper.base))
     _clean_up(model, runtime)
     return model
 
@@ -264,7 +287,7 @@ def _merged_layers(model: nn.Module, verb: str) -> dict[str, nn.Module]:
         if layer is not wrapper.base:
             if not all(torch.isfinite(p).all() for p in layer.parameters()):
                 raise NotMergeable(f"merging at {site} gives values that are not finite; nothing was changed")
-            plain[site] = layer.train(wrapper.training)
+            plain[site] = layer
     return plain
 
 
@@ -319,6 +342,7 @@ def load(model: nn.Module, folder: str | Path, name: str = "default", trainable:
 
     Raises CheckpointError or ConfigError (with the model untouched) if the files cannot be read, or do not fit.
     """
+    _check_model(model)
     _check_name(model, name)
     config, tensors = checkpoint.read(folder)
     method = method_for(config)
@@ -357,10 +381,10 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     """Trainable and total parameters, counted as peft's `get_nb_trainable_parameters` does."""
     parameters = list(model.parameters())
     # A trained bias lies over the frozen one; peft trains it in place, so it counts once.
-    twice = [p for part in model.modules() if isinstance(part, Overlay) for p in part.parameters()]
+    twice = {id(p): p.numel() for part in model.modules() if isinstance(part, Overlay) for p in part.parameters()}
     return ParameterCount(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        total=sum(p.numel() for p in parameters) - sum(p.numel() for p in twice),
+        total=sum(p.numel() for p in parameters) - sum(twice.values()),
     )
 
 
@@ -378,7 +402,8 @@ def add_weighted_adapter(
     """
     from peftlab.methods.reparam.combine import combined
 
-    runtime = _runtime(model, "add_weighted_adapter")
+    runtime = _runtime(model, "combine")
+    _check_model(model)
     _check_name(model, adapter_name)
     names = [_known(runtime, name) for name in adapters]
     wrappers = surgery.adapted_modules(model)
@@ -416,7 +441,7 @@ def _active_parts(model: nn.Module) -> list[nn.Module]:
 def _runtime(model: nn.Module, verb: str) -> Runtime:
     runtime = getattr(model, "peftlab", None)
     if not isinstance(runtime, Runtime):
-        raise PeftLabError(f"nothing is attached to this model, so there is nothing to {verb}; call peftlab.attach first")
+        raise PeftLabError(f"nothing is attached to this model, nothing to {verb}; call peftlab.attach first")
     return runtime
 
 
@@ -426,8 +451,32 @@ def _known(runtime: Runtime, name: str) -> str:
     return name
 
 
+def _check_not_folded(model: nn.Module, verb: str) -> None:
+    if any(wrapper.folded is not None for wrapper in surgery.adapted_modules(model).values()):
+        raise PeftLabError(f"the adapters are folded into the layers at the moment; leave peftlab.folded, then {verb}")
+
+
+def _check_model(model: nn.Module) -> None:
+    """Raise PeftLabError if nothing can be attached to this object."""
+    if not isinstance(model, nn.Module):
+        raise PeftLabError(f"adapters go into a torch.nn.Module, not into a {type(model).__name__}")
+    if hasattr(model, "peft_config"):
+        raise PeftLabError("this model carries adapters of peft; give peftlab the base model (model.unload() in peft)")
+    runtime = getattr(model, "peftlab", None)
+    if runtime is not None and not isinstance(runtime, Runtime):
+        raise PeftLabError("this model has an attribute called peftlab, which is where adapters go; rename it")
+    state = None if runtime is None else runtime.state
+    if any(wrapper.state is not state for wrapper in surgery.adapted_modules(model).values()):
+        raise PeftLabError(
+            "a part of this model carries adapters that were attached to another model object (the whole model, or a "
+            "part of it); attach there, or detach those first"
+        )
+    _check_not_folded(model, "attach")
+
+
 def _check_name(model: nn.Module, name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == BASE or hasattr(nn.ModuleDict, name):
+    taken = nn.ModuleDict()  # torch refuses names of its attributes
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == BASE or hasattr(taken, name):
         raise PeftLabError(f"{name!r} cannot name an adapter; use letters, digits, _ and -, and no word of torch's own")
     runtime = getattr(model, "peftlab", None)
     if runtime is not None and name in runtime.methods:

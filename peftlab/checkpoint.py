@@ -23,13 +23,23 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write both files of an adapter; returns the folder. Existing files are replaced in one step each."""
+    """Write both files of an adapter; returns the folder. Old files stay until both new ones are on the disk."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}  # tied ones parted
     text = json.dumps(dict(config), indent=2, sort_keys=True, default=_plain) + "\n"
-    _write_whole(folder / WEIGHTS, format_safetensors(plain, metadata={"format": "pt"}))
-    _write_whole(folder / CONFIG, text.encode())
+    contents = {folder / WEIGHTS: format_safetensors(plain, metadata={"format": "pt"}), folder / CONFIG: text.encode()}
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; give the name of a folder to save into")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in contents}
+    try:
+        for path, content in contents.items():
+            partial[path].write_bytes(content)
+        for path in contents:
+            os.replace(partial[path], path)
+    finally:
+        for leftover in partial.values():
+            leftover.unlink(missing_ok=True)
     return folder
 
 
@@ -37,15 +47,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset | tuple):
         return sorted(value)
     raise TypeError(f"{value!r} cannot be written to {CONFIG}")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -119,8 +120,8 @@ def fill(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], base: Mapp
 
 def _is_known_copy(name: str, tensor: Tensor, base: Mapping[str, nn.Module]) -> bool:
     path = name.removeprefix("base_model.model.")
-    if ".original_module." in path or ".modules_to_save." in path:  # with bias="all" peft writes these as well
-        return True
+    if "bias" in path and (".original_module." in path or ".modules_to_save." in path):
+        return True  # with bias="all" peft writes the biases of kept modules a second time
     module, _, parameter = path.replace(".base_layer.", ".").rpartition(".")
     if module not in base or parameter not in base[module]._parameters:
         return False

@@ -9,6 +9,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,13 +18,25 @@ from torch import Tensor, nn
 from peftlab.errors import PeftLabError
 from peftlab.runtime import Runtime
 
-HEAD_NAMES = ("classifier", "score")  # what peft takes along for sequence classification
+# The heads that peft takes along for a task, where the model has them.
+HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+HEAD_NAMES = tuple(dict.fromkeys(name for names in HEADS.values() for name in names))
 
 
 def is_sequence_classifier(model: nn.Module) -> bool:
     """True for transformers' ...ForSequenceClassification models and for models that say so themselves."""
     name = type(model).__name__
     return name.endswith("ForSequenceClassification") or getattr(model, "is_sequence_classifier", False)
+
+
+def head_task(model: nn.Module) -> str | None:
+    """The task_type of a model with a new head, which must be trained and saved along; else None."""
+    if is_sequence_classifier(model):
+        return "SEQ_CLS"
+    name = type(model).__name__
+    if name.endswith("ForTokenClassification"):
+        return "TOKEN_CLS"
+    return "QUESTION_ANS" if name.endswith("ForQuestionAnswering") else None
 
 
 def by_name(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +59,14 @@ def past_length(kwargs: dict[str, Any]) -> int:
     """How many positions the key-value cache of this call already holds."""
     cache = kwargs.get("past_key_values")
     return 0 if cache is None else int(cache.get_seq_length())
+
+
+def batch_size(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int | None:
+    """Rows in the batch of a call: of its tokens, or else of its first tensor."""
+    named = by_name(model, args, kwargs)
+    tokens = [named.get("input_ids"), named.get("inputs_embeds")]
+    tensors = [v for v in (*tokens, *args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim]
+    return tensors[0].shape[0] if tensors else None
 
 
 def batch_and_length(kwargs: dict[str, Any]) -> tuple[int, int]:
@@ -86,9 +107,27 @@ def key_value_shape(model: nn.Module) -> tuple[int, int, int]:
     return len(attention_modules(model)), kv_heads, head_dim
 
 
+def untie(model: nn.Module) -> None:
+    """Tell the model's configs that input and output embeddings are two matrices now."""
+    for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
+        if getattr(config, "tie_word_embeddings", False):
+            config.tie_word_embeddings = False
+
+
 # ---- the attention seat: prefixes enter here, not through the cache ----------------------------------------------
 
 PREFIX_SUFFIX = "_with_peftlab"
+
+
+def check_attention(model: nn.Module) -> None:
+    """Raise PeftLabError unless prefixes can enter the attention of this model."""
+    for module in attention_modules(model):
+        plain = module.config._attn_implementation
+        if "peftlab_seat" not in module.__dict__ and plain not in ("eager", "sdpa"):
+            raise PeftLabError(
+                f"prefix tuning works with the attention implementations eager and sdpa, not {plain!r}; "
+                "load the model with attn_implementation='sdpa'"
+            )
 
 
 def seat_attention(model: nn.Module, runtime: Runtime) -> None:
@@ -101,11 +140,6 @@ def seat_attention(model: nn.Module, runtime: Runtime) -> None:
         if "peftlab_seat" in module.__dict__:
             continue
         plain = module.config._attn_implementation
-        if plain not in ("eager", "sdpa"):
-            raise PeftLabError(
-                f"prefix tuning works with the attention implementations eager and sdpa, not {plain!r}; "
-                "load the model with attn_implementation='sdpa'"
-            )
         _register(plain)
         module.__dict__["peftlab_seat"] = _Seat(runtime, layer, module.config)
         module.config = copy.copy(module.config)
@@ -146,7 +180,7 @@ def _with_prefix(plain: str) -> Callable[..., Any]:
         seat = module.__dict__["peftlab_seat"]
         state = seat.runtime.state
         if not state.disabled:
-            for part in seat.runtime.active_shared():
+            for part in seat.runtime.active_shared(state.rows):
                 q, k, v, mask = part.on_attention(seat.layer, module, q, k, v, mask)
         return _plain_attention(plain, module)(module, q, k, v, mask, **kwargs)
 
@@ -156,19 +190,17 @@ def _with_prefix(plain: str) -> Callable[..., Any]:
 def widen_mask(module: nn.Module, mask: Tensor | None, q: Tensor, keys: int, n: int) -> Tensor | None:
     """A mask over `keys` keys, widened so that n prefix positions before them are visible to every query.
 
-    None means "causal, or everything" to the attention functions; with a prefix in front, causal must be spelt out.
+    None means "everything" to eager attention, and "causal where the module is" to sdpa. With a prefix in front, causal
+    must be spelt out, because sdpa would count its triangle from the first key on.
     Shapes: mask (batch or 1, heads or 1, queries, keys) -> (…, n + keys).
     """
     queries = q.shape[2]
     if mask is None:
-        if queries == 1 or not getattr(module, "is_causal", False):
+        eager = module.config._attn_implementation.startswith("eager")
+        if queries == 1 or eager or not getattr(module, "is_causal", True):
             return None
         positions = torch.arange(keys, device=q.device)
         mask = (positions[None, :] <= positions[keys - queries :, None])[None, None]
-        if module.config._attn_implementation.startswith("eager"):
-            mask = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill(
-                ~mask, torch.finfo(q.dtype).min
-            )
     visible = torch.ones if mask.dtype == torch.bool else torch.zeros
     front = visible(*mask.shape[:-1], n, dtype=mask.dtype, device=mask.device)
     return torch.cat([front, mask], dim=-1)
@@ -182,18 +214,22 @@ class RoutedGenerate:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.before = model.__dict__.get("generate")  # a function that someone had put on this very model
 
     def __call__(self, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Any:
         model = self.model
         if adapter_names is not None:
-            config = kwargs.get("generation_config") or model.generation_config
+            adapter_names = model.peftlab.check_rows(adapter_names)
+            given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
+            config = given or model.generation_config
             copies = max(
                 kwargs.get("num_beams") or config.num_beams or 1,
                 kwargs.get("num_return_sequences") or config.num_return_sequences or 1,
             )
             adapter_names = [name for name in adapter_names for _ in range(copies)]
         with model.peftlab.pin(adapter_names):
-            return type(model).generate(model, *args, **kwargs)
+            generate = self.before or partial(type(model).generate, model)
+            return generate(*args, **kwargs)
 
 
 def install(model: nn.Module, runtime: Runtime) -> None:
@@ -211,5 +247,7 @@ def uninstall(model: nn.Module) -> None:
         if getattr(hook, "__self__", None) is runtime:
             del model._forward_pre_hooks[key]
             model._forward_pre_hooks_with_kwargs.pop(key, None)
-    model.__dict__.pop("generate", None)
+    routed = model.__dict__.pop("generate", None)
+    if isinstance(routed, RoutedGenerate) and routed.before is not None:
+        model.__dict__["generate"] = routed.before
     del model.peftlab

@@ -124,7 +124,10 @@ def prove(
         if level in known:
             proof.left_out = {**proof.left_out, level: known[level]}
             continue
-        difference, where = compare[level](base, ours, theirs, inputs, steps)
+        try:
+            difference, where = compare[level](base, ours, theirs, inputs, steps)
+        except PeftLabError as refusal:  # a refused merge or file is a difference too, and the table says where
+            difference, where = float("inf"), str(refusal)
         allowed = {"P0": 0.0, "P5": max(tolerance, 1e-6)}.get(level, tolerance)
         proof.rows.append(Row(level, difference, allowed, where))
     return proof
@@ -148,8 +151,11 @@ def reference(base: nn.Module, ours: nn.Module, name: str = "default") -> nn.Mod
         theirs = peft.get_peft_model(copy.deepcopy(base), config_class(**fields), autocast_adapter_dtype=False)
     theirs = theirs.to(dtype).train(ours.training)
     with torch.no_grad():
-        target = their_tensors(theirs)
-        for key, tensor in our_tensors(ours, name).items():
+        source, target = our_tensors(ours, name), their_tensors(theirs)
+        unknown = [key for key in source if key not in target]
+        if unknown:
+            raise PeftLabError(f"peft's adapter has no tensor {unknown[0]!r}; it has {', '.join(list(target)[:3])} ...")
+        for key, tensor in source.items():
             target[key].copy_(tensor)
     return theirs
 
@@ -224,13 +230,13 @@ def _loss(model: nn.Module, inputs: Mapping[str, Any] | Tensor) -> Tensor:
     return output(model, inputs).square().mean() if loss is None else loss
 
 
-def relative_difference(a: Tensor, b: Tensor) -> float:
-    """max |a - b| over max |b|; infinite if the shapes differ or a value is not finite."""
+def relative_difference(a: Tensor, b: Tensor, at_least: float = 1e-30) -> float:
+    """max |a - b| over max |b| (or over `at_least`); infinite if the shapes differ or a value is not finite."""
     if a.shape != b.shape or not torch.isfinite(a).all() or not torch.isfinite(b).all():
         return float("inf")
     if a.numel() == 0 or torch.equal(a, b):
         return 0.0
-    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-30))
+    return float((a - b).abs().max() / b.abs().max().clamp_min(at_least))
 
 
 # ---- the levels ---------------------------------------------------------------------------------------------------
@@ -250,14 +256,15 @@ def predicted_parameters(model: nn.Module, method: Method) -> int:
     modules = surgery.base_modules(model)
     sites = method.sites(model)
     total = sum(method.parameters_at(site) for site in sites) + method.shared_parameters(model)
-    kept = [
-        name
-        for name in modules
-        if any(name == k or name.endswith(f".{k}") for k in method.modules_to_save or [])
-    ]
-    total += sum(p.numel() for name in kept for p in modules[name].parameters())
-    biased = method.trainable_bias_sites(modules, getattr(method, "bias", "none"), {s.name for s in sites})
-    return total + sum(site.module.bias.numel() for site in biased if site.name not in kept)
+    kept = method.kept_sites(modules)
+    total += sum(p.numel() for site in kept for p in site.module.parameters())
+    biases = {
+        id(parameter): parameter.numel()  # a tied one counts once
+        for name, own in method.trainable_biases(modules, {s.name for s in sites}).items()
+        if not any(name == site.name or name.startswith(f"{site.name}.") for site in kept)
+        for parameter in own.values()
+    }
+    return total + sum(biases.values())
 
 
 def _outputs(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
@@ -268,26 +275,28 @@ def _outputs(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, s
 
 def first_difference(ours: nn.Module, theirs: nn.Module, inputs: Any, tolerance: float = 1e-12) -> str:
     """The name of the first module, in the order they run, whose output differs; '' if none does."""
-    mine, reference_ = _record(ours, inputs), _record(theirs.get_base_model(), inputs)
+    mine = _record(ours, surgery.modules_in_place(ours), inputs)
+    inside = {name: m for name, m in theirs.get_base_model().named_modules() if "base_layer" not in name.split(".")}
+    reference_ = _record(theirs, inside, inputs)
     for name, tensor in mine.items():
         if name in reference_ and relative_difference(tensor, reference_[name]) > tolerance:
             return name
     return ""
 
 
-def _record(model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+def _record(model: nn.Module, modules: Mapping[str, nn.Module], inputs: Any) -> dict[str, Tensor]:
+    """The outputs of these modules in one call of the model, in the order in which they finish."""
     outputs: dict[str, Tensor] = {}
     handles = []
-    for name, module in model.named_modules():
-        plain = ".".join(part for part in name.split(".") if part not in ("base", "base_layer"))
-        if ".adapters" in name or ".lora_" in name or not name:
+    for name, module in modules.items():
+        if not name:
             continue
 
-        def keep(_: nn.Module, __: Any, result: Any, plain: str = plain) -> None:
+        def keep(_: nn.Module, __: Any, result: Any, name: str = name) -> None:
             first = result[0] if isinstance(result, tuple) and result else result
             if isinstance(first, Tensor):
-                outputs.pop(plain, None)
-                outputs[plain] = first.detach()
+                outputs.pop(name, None)
+                outputs[name] = first.detach()
 
         handles.append(module.register_forward_hook(keep))
     try:
@@ -305,15 +314,19 @@ def _gradients(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any,
     _loss(theirs, inputs).backward()
     mine, reference_ = our_tensors(ours), their_tensors(theirs)
     trained = [key for key, tensor in mine.items() if tensor.requires_grad]
-    differences = {key: _gradient_difference(mine[key], reference_[key]) for key in trained}
+    if not any(mine[key].grad is not None and mine[key].grad.any() for key in trained):
+        return float("inf"), "no tensor of the adapter has a gradient: nothing to compare"
+    # Some gradients are zero on paper (a key's bias: softmax ignores it), and their rounding noise equals nothing.
+    largest = max(float(mine[key].grad.abs().max()) for key in trained if mine[key].grad is not None)
+    differences = {key: _gradient_difference(mine[key], reference_[key], largest / 100) for key in trained}
     worst = max(differences, key=differences.get)
     return differences[worst], worst
 
 
-def _gradient_difference(a: Tensor, b: Tensor) -> float:
+def _gradient_difference(a: Tensor, b: Tensor, at_least: float) -> float:
     if (a.grad is None) != (b.grad is None) or a.requires_grad != b.requires_grad:
         return float("inf")
-    return 0.0 if a.grad is None else relative_difference(a.grad, b.grad)
+    return 0.0 if a.grad is None else relative_difference(a.grad, b.grad, at_least)
 
 
 def _training(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:

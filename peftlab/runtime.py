@@ -20,6 +20,16 @@ from peftlab.errors import PeftLabError
 BASE = "__base__"  # in `adapter_names`: this row gets the base model, as in peft
 
 
+class Uncopied:
+    """Holds a value that belongs to one model alone: a deep copy of the model starts without it."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+    def __deepcopy__(self, memo: dict) -> Uncopied:
+        return Uncopied()
+
+
 @dataclass
 class State:
     """Shared by a model's wrappers: which adapters are on, and which row of the batch goes to which adapter."""
@@ -37,11 +47,17 @@ class Adapted(nn.Module):
         self.base = base
         self.adapters = nn.ModuleDict()
         self.state = state
-        self.fold(None)
+        self.training = base.training
+        self.plain = Uncopied()  # not a submodule: it must not show up among the parameters
+
+    @property
+    def folded(self) -> nn.Module | None:
+        """The plain layer, with the active adapters merged in, that answers at the moment; or None."""
+        return self.plain.value
 
     def fold(self, plain: nn.Module | None) -> None:
         """Answer with `plain`, which has the active adapters merged in, until called with None."""
-        self.__dict__["folded"] = plain  # not a submodule: it must not show up among the parameters
+        self.plain.value = plain
 
     def onion(self, names: Sequence[str]) -> Callable[..., Any]:
         """The layer with the named adapters around it; the first name is the innermost adapter."""
@@ -69,10 +85,7 @@ class Adapted(nn.Module):
 
         first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         if first.shape[0] != len(rows):
-            raise PeftLabError(
-                f"adapter_names has {len(rows)} entries but a layer sees a batch of {first.shape[0]}; "
-                "give one name for each row of the batch"
-            )
+            raise wrong_number_of_names(len(rows), f"a layer sees a batch of {first.shape[0]}")
         outputs, order = [], []
         for name in dict.fromkeys(rows):
             index = torch.tensor([i for i, row in enumerate(rows) if row == name], device=first.device)
@@ -89,6 +102,12 @@ class Adapted(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("base"), name)
+
+
+def wrong_number_of_names(names: int, what_is_there: str) -> PeftLabError:
+    return PeftLabError(
+        f"adapter_names has {names} entries but {what_is_there}; give one name for each row of the batch"
+    )
 
 
 class Runtime(nn.Module):
@@ -108,32 +127,39 @@ class Runtime(nn.Module):
 
         The routing stays until the next call, because checkpointing runs layers again during the backward pass.
         """
-        names = kwargs.pop("adapter_names", None)
-        self.state.rows = self.pinned if names is None else self.check_rows(names)
-        shared = self.active_shared()
-        if shared and not self.state.disabled:
-            from peftlab import hosts
+        from peftlab import hosts
 
-            if self.state.rows is not None and set(self.state.rows) != {BASE}:
-                raise PeftLabError(
-                    "prompts and prefixes belong to the whole batch: a batch cannot be mixed while "
-                    f"{', '.join(self.state.active)} is active"
-                )
+        names = kwargs.pop("adapter_names", None)
+        rows = self.pinned if names is None else self.check_rows(names)
+        if rows is not None:
+            batch = hosts.batch_size(model, args, kwargs)
+            if batch is not None and batch != len(rows):
+                raise wrong_number_of_names(len(rows), f"the batch has {batch} rows")
+        shared = self.active_shared(rows)
+        if shared and not self.state.disabled and rows is not None:
+            raise PeftLabError(
+                "prompts and prefixes belong to the whole batch: a batch cannot be mixed while "
+                f"{', '.join(self.state.active)} is active"
+            )
+        self.state.rows = rows
+        if shared and not self.state.disabled:
             kwargs = hosts.by_name(model, args, kwargs)
             for part in shared:
                 kwargs = part.on_inputs(kwargs)
             return (), kwargs
         return args, kwargs
 
-    def active_shared(self) -> list[nn.Module]:
+    def active_shared(self, rows: Sequence[str] | None) -> list[nn.Module]:
         """The active adapters' shared parts that act on the model's inputs or attention."""
-        if self.state.rows is not None and set(self.state.rows) == {BASE}:
+        if rows is not None and set(rows) == {BASE}:
             return []
         parts = [self.shared[name] for name in self.state.active if name in self.shared]
         return [part for part in parts if part.has_seat]
 
     def check_rows(self, names: Sequence[str]) -> tuple[str, ...]:
-        unknown = sorted({name for name in names if name != BASE and name not in self.methods})
+        if isinstance(names, str):
+            raise PeftLabError(f"adapter_names={names!r} is one string; give a list with one name for each row")
+        unknown = sorted({str(name) for name in names if name != BASE and name not in self.methods})
         if unknown:
             raise PeftLabError(
                 f"adapter_names asks for {', '.join(unknown)}, but attached are: {', '.join(self.methods)} "

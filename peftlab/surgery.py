@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import singledispatch
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from peftlab.errors import PeftLabError
-from peftlab.runtime import Adapted, State
+from peftlab.runtime import Adapted, Runtime, State
 
 
 @dataclass(frozen=True)
@@ -104,25 +105,39 @@ def with_dense(module: nn.Module, W: Tensor, b: Tensor | None) -> nn.Module:
 
 def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor | None]) -> nn.Module:
     """A shallow copy of `module` with some of its own parameters replaced. Nothing else is copied."""
-    copy = module.__class__.__new__(module.__class__)
-    copy.__dict__ = module.__dict__.copy()
-    copy._parameters = module._parameters.copy()
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__ = module.__dict__.copy()
+    twin._parameters = module._parameters.copy()
+    twin._modules = module._modules.copy()
     for name, tensor in tensors.items():
         old = module._parameters.get(name)
         if tensor is None:
-            copy._parameters[name] = None
+            twin._parameters[name] = None
             continue
         like = old if old is not None else next(module.parameters())
         value = tensor.detach().to(dtype=like.dtype, device=like.device)
         if old is not None and value.data_ptr() == old.data_ptr():
             continue
-        copy._parameters[name] = nn.Parameter(value.clone(), requires_grad=False)
-    return copy
+        twin._parameters[name] = nn.Parameter(value.clone(), requires_grad=False)
+    return twin
+
+
+def plain_copy(module: nn.Module) -> nn.Module:
+    """A deep copy of a module as pretrained, without the adapters that may sit inside it."""
+    twin = copy.deepcopy(module)
+    for name, wrapper in adapted_modules(twin).items():
+        replace(twin, name, wrapper.base)
+    return twin
 
 
 def base_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The model's modules by name as they were before any adapter was attached."""
     return {name: m.base if isinstance(m, Adapted) else m for name, m in _walk(model, "", set())}
+
+
+def modules_in_place(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that answer, by the names they had before any adapter was attached: wrappers where adapted."""
+    return dict(_walk(model, "", set()))
 
 
 def adapted_modules(model: nn.Module) -> dict[str, Adapted]:
@@ -131,13 +146,13 @@ def adapted_modules(model: nn.Module) -> dict[str, Adapted]:
 
 
 def _walk(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    if id(module) in seen:
-        return
-    seen.add(id(module))
-    yield name, module
     inside = module.base if isinstance(module, Adapted) else module
+    if id(inside) in seen:  # one module under two names counts under the first
+        return
+    seen.add(id(inside))
+    yield name, module
     for child_name, child in inside.named_children():
-        if child_name == "peftlab" and not name:
+        if isinstance(child, Runtime):
             continue
         yield from _walk(child, f"{name}.{child_name}" if name else child_name, seen)
 
@@ -147,10 +162,25 @@ def _parent(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     *path, last = name.split(".")
     parent = model
     for part in path:
-        parent = getattr(parent, part)
+        parent = parent._modules[part]
         if isinstance(parent, Adapted):
             parent = parent.base
     return parent, last
+
+
+def check_is_called(model: nn.Module, site: str) -> None:
+    """Raise PeftLabError if the module around `site` reads its weight and never calls it: an adapter would sleep."""
+    parent, last = _parent(model, site)
+    if isinstance(parent, nn.MultiheadAttention):
+        raise PeftLabError(
+            f"nn.MultiheadAttention uses the weight of {site} without calling it, so an adapter there would do "
+            f"nothing; exclude it (exclude_modules=[{last!r}])"
+        )
+    if isinstance(parent, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
+        raise PeftLabError(
+            f"in eval mode nn.TransformerEncoderLayer uses the weight of {site} without calling it, so an adapter "
+            "there would do nothing; call torch.backends.mha.set_fastpath_enabled(False) before attach"
+        )
 
 
 def put(model: nn.Module, site: str, name: str, adapter: nn.Module, state: State) -> None:
@@ -159,7 +189,6 @@ def put(model: nn.Module, site: str, name: str, adapter: nn.Module, state: State
     module = parent._modules[last]
     if not isinstance(module, Adapted):
         module = Adapted(module, state)
-        module.train(module.base.training)
         parent._modules[last] = module
     adapter.train(module.training)
     module.adapters[name] = adapter
@@ -173,6 +202,12 @@ def take_out(model: nn.Module, site: str, name: str) -> None:
         del module.adapters[name]
     if not module.adapters:
         parent._modules[last] = module.base
+
+
+def module_at(model: nn.Module, site: str) -> nn.Module:
+    """Whatever stands at `site` now: a wrapper or a plain module."""
+    parent, last = _parent(model, site)
+    return parent._modules[last]
 
 
 def replace(model: nn.Module, site: str, module: nn.Module) -> None:

@@ -45,6 +45,10 @@ def facts_06() -> list[str]:
     assert overlap
     seconds = Results.load("step_time")["cells"]["seconds"]
     assert at("lora_all/32") < at("lora_all/8")
+    equal, shrunk = "control/random_of_equal_energy", "control/scaled_to_equal_energy"
+    gap = at("lora_all/1") - at("head_again/1")
+    assert 0.005 < gap < 0.015  # "about one point"
+    assert max(accuracies(stored, "head_again/1")) > min(accuracies(stored, "lora_all/1"))  # "the seeds overlap"
     return [
         f"hold {percent(min(energy))} to {percent(max(energy))} of the energy of a matrix, "
         f"{percent(mean(energy))} on average",
@@ -52,13 +56,22 @@ def facts_06() -> list[str]:
         f"still names the topic in {percent(at('cut/top/8'))} of cases",
         f"The whole of ΔW gives {percent(at('cut/top/384'))}",
         f"Eight random directions of the same ΔW give {percent(at('cut/random/8'))}",
+        f"The top 8 hold {percent(mean(energy))} of it, 8 random ones about {percent(8 / 384)}",
+        f"With the energy of the top 8, random directions reach {percent(at(f'{equal}/8'))}",
+        f"the shrunken whole reaches {percent(at(f'{shrunk}/8'))}",
+        f"the single strongest direction ({percent(at('cut/top/1'))})",
+        f"random ones of the same energy ({percent(at(f'{equal}/1'))})",
+        f"without its top 8 the model still has {percent(at('control/without_top/8'))}",
+        f"the accuracy falls to {percent(at('cut/top/1'))}",
+        f"train its head again, nothing else: {percent(at('head_again/1'))}",
+        f"Give the cut model the same, and it has {percent(at('head_again/1'))}",
         f"the standard error of one accuracy is about {percent((at('full') * (1 - at('full')) / 1200) ** 0.5)}",
         f"trains {percent(lora['trainable'] / lora['total'], 2)} of the parameters",
         f"reaches {percent(at('lora_qv/8'), 1)}",
         f"Full fine-tuning reaches {percent(at('full'), 1)}",
         f"the head alone {percent(at('head'), 1)}",
         f"LoRA gets to {percent(at('lora_all/8'), 1)}",
-        f"Cut to one direction in each matrix: {percent(at('cut/top/1'))}",
+        f"Cutting a finished ΔW to rank 1 left {percent(at('cut/top/1'))}",
         f"Trained with one direction in each matrix: {percent(at('lora_all/1'), 1)}",
         f"now ends at {percent(curve['64/128'][3])}",
         f"all {full['total'] / 1e6:.1f} million parameters",

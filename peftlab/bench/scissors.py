@@ -123,21 +123,38 @@ def alpha_and_rate(results: Results, start: Start, seed: int) -> None:
 
 def cut(results: Results, start: Start, lr: float, seed: int) -> None:
     """Full fine-tuning, then the scissors: top r directions, and r of its own directions drawn at random."""
-    wanted = [f"cut/{how}/{r}/{seed}" for how in ("top", "random") for r in CUTS]
+    draw = 1000 + seed
+    keeps = {f"cut/top/{r}": scissors.top(r) for r in CUTS}
+    keeps |= {f"cut/random/{r}": scissors.drawn(r, draw) for r in CUTS}
+    for r in (1, 4, 8, 32):  # controls: is it the directions, or only how much of the change is left?
+        keeps[f"control/without_top/{r}"] = scissors.without_top(r)
+        keeps[f"control/random_of_equal_energy/{r}"] = scissors.drawn_to_energy_of_top(r, draw)
+        keeps[f"control/scaled_to_equal_energy/{r}"] = scissors.scaled_to_energy_of_top(r)
+    wanted = [f"{cell}/{seed}" for cell in keeps] + [f"head_again/{r}/{seed}" for r in (0, 1, 4, 8)]
     if all(key in results.content["cells"] for key in [*wanted, f"full/{seed}", f"spectrum/{seed}"]):
         return
     model, kept = start.trained(full, lr, seed)
     results.cell(f"full/{seed}", lambda: kept)
     changes = scissors.weight_changes(start.base, model)
     results.cell(f"spectrum/{seed}", lambda: spectrum(changes))
-    for r in CUTS:
-        for how, draw in (("top", None), ("random", 1000 + seed)):
+    for cell, keep in keeps.items():
 
-            def measure(r: int = r, draw: int | None = draw) -> float:
-                with scissors.only(model, changes, r, seed=draw):
-                    return metrics.accuracy(model, start.tokenizer, start.data.test)
+        def measure(keep: scissors.Keep = keep) -> float:
+            with scissors.only(model, changes, keep):
+                return metrics.accuracy(model, start.tokenizer, start.data.test)
 
-            results.cell(f"cut/{how}/{r}/{seed}", measure)
+        results.cell(f"{cell}/{seed}", measure)
+    for r in (0, 1, 4, 8):
+        results.cell(f"head_again/{r}/{seed}", lambda r=r: head_again(start, model, changes, r, seed))
+
+
+def head_again(start: Start, model: nn.Module, changes: dict[str, scissors.Change], r: int, seed: int) -> float:
+    """Cut to the top r, then train the head alone on what is left, as long as everything was trained before."""
+    model = copy.deepcopy(model)
+    with scissors.only(model, changes, scissors.top(r)):
+        head_only(model)
+        train(model, start.tokenizer, start.data.train, lr=3e-3, seed=seed, progress=False, **SETTINGS)
+        return metrics.accuracy(model, start.tokenizer, start.data.test)
 
 
 def spectrum(changes: dict[str, scissors.Change]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,21 +50,59 @@ def weight_changes(before: nn.Module, after: nn.Module) -> dict[str, Change]:
     return {n: Change(old[n].clone(), *torch.linalg.svd(new[n] - old[n], full_matrices=False)) for n in names}
 
 
+# ---- what to keep of a change -------------------------------------------------------------------------------------
+
+Keep = Callable[[Change], Tensor]
+
+
+def top(r: int) -> Keep:
+    """The r strongest directions."""
+    return lambda change: change.kept(torch.arange(r))
+
+
+def without_top(r: int) -> Keep:
+    """All but the r strongest directions."""
+    return lambda change: change.kept(torch.arange(r, len(change.S)))
+
+
+def drawn(r: int, seed: int) -> Keep:
+    """r of the change's own directions, drawn at random."""
+    return lambda change: change.kept(_order(change, seed)[:r])
+
+
+def drawn_to_energy_of_top(r: int, seed: int) -> Keep:
+    """Directions drawn at random, as many as it takes to have the energy of the top r."""
+
+    def keep(change: Change) -> Tensor:
+        order = _order(change, seed)
+        energy = change.S.square()[order].cumsum(0) / change.S.square().sum()
+        enough = int((energy < change.energy(r)).sum()) + 1
+        return change.kept(order[:enough])
+
+    return keep
+
+
+def scaled_to_energy_of_top(r: int) -> Keep:
+    """All directions, made smaller together until they have the energy of the top r."""
+    return lambda change: change.kept(torch.arange(len(change.S))) * change.energy(r) ** 0.5
+
+
+def _order(change: Change, seed: int) -> Tensor:
+    return torch.randperm(len(change.S), generator=torch.Generator().manual_seed(seed))
+
+
 @contextmanager
-def only(model: nn.Module, changes: Mapping[str, Change], r: int, *, seed: int | None = None) -> Iterator[nn.Module]:
-    """Inside, every encoder matrix of `model` has r directions of its change: the top r, or r drawn at random.
+def only(model: nn.Module, changes: Mapping[str, Change], keep: Keep) -> Iterator[nn.Module]:
+    """Inside, every encoder matrix of `model` has only a part of its change, for example `top(8)`.
 
     All else (embeddings, biases, LayerNorms, head) stays as trained. Afterwards the trained matrices are back.
     """
     parameters = dict(model.named_parameters())
     trained = {name: parameters[name].detach().clone() for name in changes}
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
     try:
         with torch.no_grad():
             for name, change in changes.items():
-                k = len(change.S)
-                order = torch.arange(k) if generator is None else torch.randperm(k, generator=generator)
-                parameters[name].copy_(change.before + change.kept(order[:r]))
+                parameters[name].copy_(change.before + keep(change))
         yield model
     finally:
         with torch.no_grad():

@@ -10,7 +10,9 @@ import copy
 import dataclasses
 import difflib
 import functools
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -24,6 +26,7 @@ from peftlab.surgery import Site
 from peftlab.targeting import LORA_DEFAULTS, default_targets, resolve_targets
 
 METHODS: list[type[Method]] = []
+TASK_TYPES = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +59,21 @@ class Adapter(nn.Module):
     def __init__(self, site: Site) -> None:
         super().__init__()
         self.site = site  # a plain object: the pretrained layer does not become a part of the adapter
+        self.overlays: tuple[Overlay, ...] = ()  # of this method, at this site, between the layer and this adapter
 
     def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
         """The adapted layer's output. `inner` is the next layer in; call it for the output without this adapter."""
         raise NotImplementedError
+
+    def frozen(self) -> tuple[Tensor, Tensor | None]:
+        """W and b of the pretrained layer, seen through this method's own overlays (a trained bias, a residual)."""
+        W, b = surgery.dense(self.site.module)
+        for overlay in self.overlays:
+            own = overlay.own()
+            if "weight" in own:
+                W = own["weight"].T if surgery.is_transposed_linear(self.site.module) else own["weight"]
+            b = own.get("bias", b)
+        return W, b
 
     def delta_weight(self) -> Tensor:
         """The change of the weight, in `surgery.dense`'s orientation."""
@@ -87,7 +101,7 @@ class Overlay(Adapter):
         self, site: Site, tensors: Mapping[str, Tensor], *, trainable: bool = True, prefix: str = ""
     ) -> None:
         super().__init__(site)
-        self.names, self.prefix = tuple(tensors), prefix
+        self.names, self.prefix, self.trainable = tuple(tensors), prefix, trainable
         for name, tensor in tensors.items():
             value = tensor.detach().clone()
             if trainable:
@@ -99,7 +113,8 @@ class Overlay(Adapter):
         return {name: getattr(self, name) for name in self.names}
 
     def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
-        return functional_call(self.site.module, self.own(), args, kwargs)
+        tensors = {name: tensor for overlay in (*self.overlays, self) for name, tensor in overlay.own().items()}
+        return functional_call(self.site.module, tensors, args, kwargs)
 
     def merge_into(self, module: nn.Module) -> nn.Module:
         return surgery.with_tensors(module, self.own())
@@ -113,7 +128,7 @@ class Copy(Adapter):
 
     def __init__(self, site: Site, *, prefix: str = "") -> None:
         super().__init__(site)
-        self.copy = copy.deepcopy(site.module).requires_grad_(True)
+        self.copy = surgery.plain_copy(site.module).requires_grad_(True)
         self.prefix = prefix
 
     def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
@@ -127,11 +142,19 @@ class Copy(Adapter):
 
 
 class Chain(Adapter):
-    """Two adapters of one method at one site, the first one innermost (an overlaid bias inside LoRA, say)."""
+    """Overlays of one method inside its adapter at one site (a trained bias inside LoRA, say), innermost first."""
 
-    def __init__(self, *parts: Adapter) -> None:
-        super().__init__(parts[0].site)
-        self.parts = nn.ModuleList(parts)
+    def __init__(self, overlay: Overlay, adapter: Adapter) -> None:
+        super().__init__(overlay.site)
+        inside = list(adapter.parts) if isinstance(adapter, Chain) else [adapter]
+        self.parts = nn.ModuleList([overlay, *inside])
+        for i, part in enumerate(self.parts):
+            part.overlays = tuple(self.parts[:i])
+
+    @property
+    def last(self) -> Adapter:
+        """The adapter that the overlays lie under."""
+        return self.parts[-1]
 
     def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
         for part in self.parts:
@@ -199,14 +222,12 @@ class Method:
         """This method with everything that depends on the model written out. Called once, by `attach`."""
         from peftlab import hosts
 
-        if self.task_type is None and hosts.is_sequence_classifier(model):
-            self = dataclasses.replace(self, task_type="SEQ_CLS")
-        if self.task_type == "SEQ_CLS":
-            modules = surgery.base_modules(model)
-            heads = [h for h in hosts.HEAD_NAMES if any(name.split(".")[-1] == h for name in modules)]
+        self = dataclasses.replace(self, task_type=self.task_type or hosts.head_task(model))
+        names = [name for name in surgery.base_modules(model) if name]
+        heads = [h for h in hosts.HEADS.get(self.task_type, ()) if any(name.endswith(h) for name in names)]
+        if heads:
             kept = list(self.modules_to_save or [])
-            kept += [head for head in heads if head not in kept]
-            self = dataclasses.replace(self, modules_to_save=kept or None)
+            self = dataclasses.replace(self, modules_to_save=kept + [head for head in heads if head not in kept])
         if getattr(self, "target_modules", "") is None:
             self = dataclasses.replace(self, target_modules=default_targets(model, self.default_targets))
         return self
@@ -260,12 +281,13 @@ class Method:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Method:
         """Read the fields of an adapter_config.json; refuse what would change the result and is not supported."""
-        supported = {f.name for f in dataclasses.fields(cls)} - {"bookkeeping"}
+        supported = {f.name: f for f in dataclasses.fields(cls) if f.name != "bookkeeping"}
         neutral = {**Method.NEUTRAL, **cls.NEUTRAL}
         kwargs, kept = {}, {}
         for name, value in config.items():
             if name in supported:
-                kwargs[name] = value
+                if value is not None or supported[name].default_factory is dataclasses.MISSING:
+                    kwargs[name] = value
             elif name in cls.BOOKKEEPING:
                 kept[name] = value
             elif value and value != neutral.get(name):
@@ -275,33 +297,72 @@ class Method:
                 )
         return cls(**kwargs, bookkeeping=kept)
 
-    @classmethod
-    def trainable_bias_sites(cls, modules: Mapping[str, nn.Module], how: str, targets: set[str]) -> list[Site]:
-        """Modules whose bias is trained too, under peft's `bias` field ('none', 'all' or '<method>_only')."""
-        return [
-            Site(name, module)
-            for name, module in modules.items()
-            if how != "none" and (how == "all" or name in targets) and _has_own_bias(module)
-        ]
+    def kept_sites(self, modules: Mapping[str, nn.Module]) -> list[Site]:
+        """The modules that `modules_to_save` means: in peft, every module whose name ends so, even within a word.
 
+        Raises ConfigError for a name that the model does not have (but not for the heads that tasks bring along).
+        """
+        from peftlab import hosts
 
-def _has_own_bias(module: nn.Module) -> bool:
-    return module._parameters.get("bias") is not None
+        kept: dict[str, Site] = {}
+        for wanted in self.modules_to_save or []:
+            found = [name for name in modules if name and name.endswith(wanted)]
+            if not found and wanted not in hosts.HEAD_NAMES:
+                close = difflib.get_close_matches(wanted, {name.split(".")[-1] for name in modules}, n=1)
+                raise ConfigError(
+                    f"modules_to_save names {wanted!r}, which the model does not have"
+                    + (f"; did you mean {close[0]!r}?" if close else "")
+                )
+            cut = [name for name in found if name != wanted and not name.endswith(f".{wanted}")]
+            if cut and wanted not in hosts.HEAD_NAMES:
+                warnings.warn(
+                    f"modules_to_save={wanted!r} also takes {', '.join(cut[:3])}{' and more' if len(cut) > 3 else ''}, "
+                    "because peft compares the ends of names letter by letter; write the whole name to keep one module",
+                    stacklevel=2,
+                )
+            kept |= {name: Site(name, modules[name]) for name in found}
+        return [s for s in kept.values() if not any(s.name.startswith(f"{outer}.") for outer in kept)]
+
+    def trainable_biases(
+        self, modules: Mapping[str, nn.Module], targets: Collection[str]
+    ) -> dict[str, dict[str, nn.Parameter]]:
+        """Parameters, by module and own name, that are trained under peft's `bias` field.
+
+        'none'; 'all', every parameter with "bias" in its full name; or '<method>_only', the biases of the targets.
+        """
+        how = getattr(self, "bias", "none")
+        found: dict[str, dict[str, nn.Parameter]] = {}
+        for name, module in modules.items():
+            for own, parameter in module._parameters.items():
+                inside = f"{name}.{own}"
+                wanted = "bias" in inside if how == "all" else how != "none" and name in targets and own == "bias"
+                if wanted and parameter is not None:
+                    found.setdefault(name, {})[own] = parameter
+        return found
 
 
 def method(cls: type[Method]) -> type[Method]:
-    """Register a method: a frozen dataclass whose constructor says what is wrong with an unknown field."""
+    """Register a method: a frozen dataclass whose constructor says what is wrong with its fields."""
     cls = dataclass(frozen=True, kw_only=True)(cls)
     generated = cls.__init__
-    known = [f.name for f in dataclasses.fields(cls) if f.name != "bookkeeping"]
+    fields = [f for f in dataclasses.fields(cls) if f.name != "bookkeeping"]
+    known = [f.name for f in fields]
+    empty = dataclasses.MISSING
+    needed = [f.name for f in fields if f.default is empty and f.default_factory is empty]
 
     @functools.wraps(generated)
-    def init(self: Method, **kwargs: Any) -> None:
+    def init(self: Method, *args: Any, **kwargs: Any) -> None:
+        if args:
+            raise ConfigError(f"{cls.__name__}({args[0]!r}): name each field, as in {cls.__name__}({known[-1]}=...)")
         for name in kwargs:
             if name not in known and name != "bookkeeping":
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]}?" if close else f"; its fields are {', '.join(known)}"
                 raise ConfigError(f"{cls.__name__} has no field {name}{hint}")
+        for name in needed:
+            if name not in kwargs:
+                raise ConfigError(f"{cls.__name__} needs {name}")
+        check_common_fields(cls.__name__, **kwargs)
         generated(self, **kwargs)
 
     cls.__init__ = init
@@ -309,17 +370,41 @@ def method(cls: type[Method]) -> type[Method]:
     return cls
 
 
+def check_common_fields(
+    name: str, task_type: object = None, modules_to_save: object = None, **others: object
+) -> None:
+    """Raise ConfigError for a value of the fields that every method has, which peft would not open."""
+    if task_type is not None and task_type not in TASK_TYPES:
+        raise ConfigError(f"{name}(task_type={task_type!r}): choose one of {', '.join(TASK_TYPES)} or None")
+    is_list = isinstance(modules_to_save, Collection) and not isinstance(modules_to_save, str)
+    if modules_to_save is not None and not (is_list and all(isinstance(m, str) and m for m in modules_to_save)):
+        raise ConfigError(f"{name}(modules_to_save={modules_to_save!r}): give a list of module names")
+
+
 def require_positive(method: Method, *names: str) -> None:
     """Raise ConfigError unless each named field (and each value of a pattern field) is a whole number above 0."""
     for name in names:
         value = getattr(method, name)
-        for number in value.values() if isinstance(value, Mapping) else [value]:
+        for number in value.values() if name.endswith("_pattern") and isinstance(value, Mapping) else [value]:
             if not isinstance(number, int) or isinstance(number, bool) or number <= 0:
                 raise ConfigError(f"{type(method).__name__}({name}={value!r}): {name} must be a whole number above 0")
+
+
+def require_number(method: Method, *names: str) -> None:
+    """Raise ConfigError unless each named field (and each value of a pattern field) is a finite number."""
+    for name in names:
+        value = getattr(method, name)
+        for number in value.values() if name.endswith("_pattern") and isinstance(value, Mapping) else [value]:
+            if not _is_number(number):
+                raise ConfigError(f"{type(method).__name__}({name}={value!r}): {name} must be a number")
 
 
 def require_share(method: Method, name: str) -> None:
     """Raise ConfigError unless the named field is a probability below 1."""
     value = getattr(method, name)
-    if not 0 <= value < 1:
+    if not _is_number(value) or not 0 <= value < 1:
         raise ConfigError(f"{type(method).__name__}({name}={value!r}): {name} must be at least 0 and below 1")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -89,23 +89,39 @@ def scissors(
     return ax
 
 
+def controls(results: Mapping[str, Any], ranks: Sequence[int] = (1, 4, 8, 32)) -> list[dict[str, Any]]:
+    """Rows of a table: mean test accuracies when equal energy is kept in three ways."""
+    names = {
+        "top r": "cut/top",
+        "random, same energy": "control/random_of_equal_energy",
+        "all, shrunk to same energy": "control/scaled_to_equal_energy",
+        "all but the top r": "control/without_top",
+    }
+    return [{"r": r} | {name: mean(accuracies(results, f"{cell}/{r}")) for name, cell in names.items()} for r in ranks]
+
+
 def trained_against_cut(results: Mapping[str, Any], ranks: Sequence[int] = (1, 2, 4, 8, 32)) -> Axes:
-    """LoRA trained at rank r against full fine-tuning cut to rank r. Dots are seeds."""
+    """LoRA trained at rank r against full fine-tuning cut to rank r, as it is and with its head trained again."""
     _, ax = plt.subplots()
     for index, (cell, label) in enumerate(
-        (("lora_all", "trained at rank r (LoRA)"), ("cut/top", "full fine-tuning, cut to r"))
+        (
+            ("lora_all", "trained at rank r (LoRA)"),
+            ("cut/top", "full fine-tuning, cut to r"),
+            ("head_again", "cut to r, then the head trained again"),
+        )
     ):
-        runs = [accuracies(results, f"{cell}/{r}") for r in ranks]
+        places = [place for place, r in enumerate(ranks) if accuracies(results, f"{cell}/{r}")]
+        runs = [accuracies(results, f"{cell}/{ranks[place]}") for place in places]
         colour, marker = palette.LINES[index], palette.MARKERS[index]
         ax.plot(
-            range(len(ranks)),
+            places,
             [mean(run) for run in runs],
             label=label,
             color=colour,
             linestyle=palette.DASHES[index],
             marker=marker,
         )
-        for place, run in enumerate(runs):
+        for place, run in zip(places, runs, strict=True):
             ax.scatter([place] * len(run), run, color=colour, marker=marker, s=12, alpha=0.5)
     full = mean(accuracies(results, "full"))
     ax.axhline(full, color=palette.GREY, linestyle=":", linewidth=1.4)

@@ -70,9 +70,7 @@ def losses(runs: Sequence[Run], *, window: int = 5, ax: Axes | None = None) -> A
             markersize=5,
         )
     ax.set_xlabel("step")
-    ax.set_ylabel(
-        f"training loss (nats), mean of {window} steps" if window > 1 else "training loss"
-    )
+    ax.set_ylabel(f"training loss (nats), mean of {window} steps" if window > 1 else "training loss")
     ax.set_ylim(bottom=0)
     ax.legend()
     return ax
@@ -100,12 +98,8 @@ def bars(
         end = value
         if intervals and name in intervals:
             low, end = intervals[name]
-            ax.errorbar(
-                value, row, xerr=[[value - low], [end - value]], color=palette.BLACK, capsize=3
-            )
-        ax.annotate(
-            number.format(value), (end, row), xytext=(6, 0), textcoords="offset points", va="center"
-        )
+            ax.errorbar(value, row, xerr=[[value - low], [end - value]], color=palette.BLACK, capsize=3)
+        ax.annotate(number.format(value), (end, row), xytext=(6, 0), textcoords="offset points", va="center")
     if chance is not None:
         ax.axvline(chance, color=palette.GREY, linestyle="--", linewidth=1.2)
         ax.annotate(

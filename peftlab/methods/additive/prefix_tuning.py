@@ -17,17 +17,8 @@ from torch import Tensor, nn
 from peftlab import hosts
 from peftlab.errors import ConfigError
 from peftlab.methods.base import Adapter, Card, Method, Shared, method, require_positive
+from peftlab.runtime import Uncopied
 from peftlab.surgery import Site
-
-
-class PerCall:
-    """A tensor that is made anew in every call, so a copy of the model starts without it."""
-
-    def __init__(self) -> None:
-        self.value: Tensor | None = None
-
-    def __deepcopy__(self, memo: dict) -> PerCall:
-        return PerCall()
 
 
 class Prefix(Shared):
@@ -38,7 +29,7 @@ class Prefix(Shared):
     def __init__(self, table: nn.Parameter | nn.Module, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.layers, self.heads, self.d_h = shape
-        self.now = PerCall()  # the table of this call, for all layers, and for the backward pass of checkpointing
+        self.now = Uncopied()  # the table of this call, for all layers, and for the backward pass of checkpointing
         if isinstance(table, nn.Parameter):
             self.prompt_embeddings = table
         else:
@@ -49,14 +40,14 @@ class Prefix(Shared):
 
     def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Positions count from n: the prefix takes the first n."""
-        batch, tokens = hosts.batch_and_length(kwargs)
+        _, tokens = hosts.batch_and_length(kwargs)
         table = self.table()
         self.now.value = table.view(len(table), self.layers, 2, self.heads, self.d_h)
         n = len(table)
         given = kwargs.get("position_ids")
         if given is None:
             device = next(v.device for v in kwargs.values() if isinstance(v, Tensor))
-            given = (torch.arange(tokens, device=device) + hosts.past_length(kwargs)).expand(batch, -1)
+            given = torch.arange(tokens, device=device)[None] + hosts.past_length(kwargs)
         return {**kwargs, "position_ids": given + n}
 
     def on_attention(
@@ -126,6 +117,8 @@ class PrefixTuning(Method):
 
     def __post_init__(self) -> None:
         require_positive(self, "num_virtual_tokens")
+        if self.encoder_hidden_size is not None:
+            require_positive(self, "encoder_hidden_size")
         if self.init_weights not in (None, "zero"):
             raise ConfigError(f"PrefixTuning(init_weights={self.init_weights!r}): choose None or 'zero'")
 

@@ -24,28 +24,30 @@ class Prompt(Shared):
 
     has_seat = True
 
-    def __init__(self, P: Tensor, embed: nn.Module) -> None:
+    def __init__(self, P: Tensor, model: nn.Module) -> None:
         super().__init__()
         self.prompt_embeddings = nn.Parameter(P)
-        self.__dict__["embed"] = embed  # the model's own word embeddings
+        self.__dict__["model"] = model  # asked for its word embeddings, which may get adapters of their own
 
     def file_names(self) -> dict[str, str]:
         return {"prompt_embeddings": "prompt_embeddings"}
 
     def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        batch, _ = hosts.batch_and_length(kwargs)
+        batch, T = hosts.batch_and_length(kwargs)
         n = len(self.prompt_embeddings)
         kwargs = dict(kwargs)
         first = hosts.past_length(kwargs) == 0  # while generating, later steps find P in the cache
         if first:
             X = kwargs.pop("inputs_embeds", None)
             ids = kwargs.pop("input_ids", None)
-            X = self.embed(ids) if X is None else X
+            X = hosts.word_embeddings(self.model)(ids) if X is None else X
             P = self.prompt_embeddings.expand(batch, -1, -1)
             kwargs["inputs_embeds"] = torch.cat([P.to(X.dtype), X], dim=1)  # [P; X]
         widen(kwargs, "attention_mask", batch, n, 1)
         if first:
-            widen(kwargs, "labels", batch, n, -100, only_for_tokens=True)
+            labels = kwargs.get("labels")
+            if labels is not None and labels.shape[1:] == (T,) and not labels.is_floating_point():  # one for each token
+                widen(kwargs, "labels", batch, n, -100)
             widen(kwargs, "token_type_ids", batch, n, 0)
         if kwargs.get("position_ids") is not None:
             positions = kwargs["position_ids"]
@@ -54,12 +56,10 @@ class Prompt(Shared):
         return kwargs
 
 
-def widen(
-    kwargs: dict[str, Any], name: str, batch: int, n: int, value: int, only_for_tokens: bool = False
-) -> None:
+def widen(kwargs: dict[str, Any], name: str, batch: int, n: int, value: int) -> None:
     """Put n columns of `value` before an argument that has one entry for each token."""
     given = kwargs.get(name)
-    if given is None or (only_for_tokens and given.ndim < 2):
+    if given is None:
         return
     if given.ndim != 2:
         raise ConfigError(f"prompt tuning needs {name} of shape (batch, tokens); it has {given.ndim} dimensions")
@@ -131,8 +131,7 @@ class PromptTuning(Method):
         return []
 
     def shared(self, model: nn.Module, sites: list[Site]) -> Prompt:
-        embed = hosts.word_embeddings(model)
-        return Prompt(self.first_prompt(embed), embed)
+        return Prompt(self.first_prompt(hosts.word_embeddings(model)), model)
 
     def first_prompt(self, embed: nn.Module) -> Tensor:
         """P before training: random, rows of the vocabulary, or the embedding of a text."""

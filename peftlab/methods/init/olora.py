@@ -19,4 +19,4 @@ def olora(W: Tensor, r: int, scaling: float, how: str) -> tuple[Tensor, Tensor]:
     return R[:r], Q[:, :r]
 
 
-STARTS["olora"] = olora
+STARTS["(?i:olora)"] = olora

@@ -26,4 +26,4 @@ def pissa(W: Tensor, r: int, scaling: float, how: str) -> tuple[Tensor, Tensor]:
     return root @ Vh, U @ root
 
 
-STARTS["pissa"] = pissa
+STARTS[r"pissa(_niter_\d+)?"] = pissa

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from peftlab.errors import ConfigError
-from peftlab.methods.base import Adapter, Copy
+from peftlab.methods.base import Adapter, Chain, Copy
 from peftlab.methods.reparam.lora import LAYERS, LoRA, LoRALinear
 from peftlab.surgery import Site
 
@@ -44,9 +44,10 @@ def combined(
 
 def described(method: LoRA, built: Mapping[str, Adapter]) -> LoRA:
     """`method` with the fields that describe these adapters, whose scaling is 1."""
-    ranks = {site: adapter.r for site, adapter in built.items() if isinstance(adapter, LoRALinear)}
+    loras = {site: adapter.last if isinstance(adapter, Chain) else adapter for site, adapter in built.items()}
+    ranks = {site: adapter.r for site, adapter in loras.items() if isinstance(adapter, LoRALinear)}
     r = max(ranks.values())
-    pattern = {re.escape(site): rank for site, rank in ranks.items() if rank != r}
+    pattern = {f"^{re.escape(site)}": rank for site, rank in ranks.items() if rank != r}  # ^: no other name's end
     return dataclasses.replace(
         method,
         r=r,

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peftlab import surgery
 from peftlab.methods.base import Card
 from peftlab.methods.reparam.lora import VARIANTS, LoRA, LoRALinear
 
@@ -26,40 +25,33 @@ class DoRALinear(LoRALinear):
     def make_factors(self, d_in: int, d_out: int, r: int) -> None:
         super().make_factors(d_in, d_out, r)
         self.lora_magnitude_vector = nn.Parameter(torch.empty(d_out))  # m ∈ ℝ^d_out
-        self.set_magnitude()
-
-    def start(self, how: bool | str) -> None:
-        super().start(how)
-        self.set_magnitude()
 
     @torch.no_grad()
-    def set_magnitude(self) -> None:
+    def started(self) -> None:
         """m starts as the norm of each row, so that W' starts as W₀ + ΔW."""
-        W, _ = surgery.dense(self.site.module)
-        self.lora_magnitude_vector.data = self.norm(W.to(self.lora_A.weight.dtype))
+        self.lora_magnitude_vector.copy_(self.norm())
 
-    def norm(self, W: Tensor) -> Tensor:
+    def norm(self) -> Tensor:
         """‖W₀ + ΔW‖, one number for each output; no gradient flows through it."""
-        return torch.linalg.norm(W + self.delta_weight().detach(), dim=1).detach()
+        W, _ = self.frozen()
+        return torch.linalg.norm(W.to(self.lora_A.weight.dtype) + self.delta_weight(), dim=1).detach()
 
     def forward(self, inner: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        W, b = surgery.dense(self.site.module)
+        W, b = self.frozen()
         dtype = self.lora_A.weight.dtype
-        dropping = self.training and isinstance(self.dropout, nn.Dropout)
-        if dropping:  # peft drops the inputs of both paths
-            x = self.dropout(x.to(dtype))
-            h, w0x = inner(x.to(W.dtype)), F.linear(x, W.to(dtype))
+        h = inner(x)  # W₀x + b                                        (…, d_out)
+        x = self.dropout(x.to(dtype))
+        if self.training and isinstance(self.dropout, nn.Dropout):
+            w0x = F.linear(x, W.to(dtype))  # all that is added to h is made of the dropped x, as in peft
         else:
-            h, x = inner(x), x.to(dtype)
-            w0x = h if b is None else h - b  # W₀ x                       (…, d_out)
-        scale = self.lora_magnitude_vector / self.norm(W.to(dtype))  # m / ‖W₀ + ΔW‖   (d_out)
+            w0x = h if b is None else h - b  # W₀ x                    (…, d_out)
+        scale = self.lora_magnitude_vector / self.norm()  # m / ‖W₀ + ΔW‖   (d_out)
         delta = self.lora_B(self.lora_A(x)) * self.scaling  # (α/r) B A x           (…, d_out)
         return (h + (scale - 1) * w0x + scale * delta).to(h.dtype)
 
     def merged(self, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        V = W.to(self.lora_A.weight.dtype)
-        scale = self.lora_magnitude_vector / self.norm(V)
-        return (scale[:, None] * (V + self.delta_weight())).to(W.dtype), b
+        scale = self.lora_magnitude_vector / self.norm()  # the norm of W₀ + ΔW, also where W holds more already
+        return (scale[:, None] * (W + self.delta_weight())).to(W.dtype), b
 
 
 VARIANTS["use_dora"] = {"linear": DoRALinear}

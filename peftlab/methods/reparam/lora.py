@@ -9,6 +9,7 @@ The pretrained $W_0$ is frozen. $A$ starts random and $B$ at zero, so training s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from peftlab.methods.base import (
     Overlay,
     Shared,
     method,
+    require_number,
     require_positive,
     require_share,
 )
@@ -49,11 +51,14 @@ class LoRALinear(Adapter):
 
     def start(self, how: bool | str) -> None:
         """A random, B zero: the product starts at zero, yet B's gradient does not."""
-        if how == "gaussian":
+        if str(how).lower() == "gaussian":
             nn.init.normal_(self.lora_A.weight, std=1 / self.r)
         else:  # nn.Linear's own default: uniform between -1/sqrt(d_in) and 1/sqrt(d_in)
             nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
+
+    def started(self) -> None:
+        """Called once A and B hold their first values."""
 
     def forward(self, inner: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         h = inner(x)  # W₀x + b                        (…, d_out)
@@ -123,7 +128,8 @@ class LoRAConv2d(LoRALinear):
 
 
 LAYERS: dict[str, type[LoRALinear]] = {"linear": LoRALinear, "embedding": LoRAEmbedding, "conv2d": LoRAConv2d}
-# Filled by other files: dora.py (config field -> layer kind -> class) and methods/init/ (init_lora_weights -> function).
+# Filled by other files: dora.py (config field -> layer kind -> class), and methods/init/ (what init_lora_weights says,
+# as a regular expression -> function).
 VARIANTS: dict[str, dict[str, type[LoRALinear]]] = {}
 STARTS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
 
@@ -172,20 +178,26 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         require_positive(self, "r", "rank_pattern")
+        require_number(self, "lora_alpha", "alpha_pattern")
         require_share(self, "lora_dropout")
         if self.bias not in ("none", "all", "lora_only"):
             raise ConfigError(f"LoRA(bias={self.bias!r}): choose 'none', 'all' or 'lora_only'")
         how = self.init_lora_weights
-        known = isinstance(how, bool) or how == "gaussian" or self.start_function() is not None
+        known = isinstance(how, bool) or str(how).lower() == "gaussian" or self.start_function() is not None
         if not known:
             raise ConfigError(
                 f"LoRA(init_lora_weights={how!r}): choose True, False, 'gaussian' or one of {', '.join(STARTS)}"
             )
+        if self.use_dora and self.start_is_random():
+            raise ConfigError(
+                f"LoRA(use_dora=True, init_lora_weights={how!r}): no file could hold this adapter, because its base is "
+                "changed at random; use init_lora_weights='pissa'"
+            )
 
     def start_function(self) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """The function from methods/init/ that this start means, or None for the built-in ones."""
-        how = self.init_lora_weights
-        return STARTS.get(how.split("_niter_")[0].lower()) if isinstance(how, str) else None
+        how = str(self.init_lora_weights)
+        return next((start for pattern, start in STARTS.items() if re.fullmatch(pattern, how)), None)
 
     def start_is_random(self) -> bool:
         return isinstance(self.init_lora_weights, str) and "_niter_" in self.init_lora_weights
@@ -213,6 +225,7 @@ class LoRA(Method):
             return self.started_from_weights(adapter, start)
         if self.init_lora_weights is not False:
             adapter.start(self.init_lora_weights)
+        adapter.started()
         return adapter
 
     def started_from_weights(self, adapter: LoRALinear, start: Callable[..., tuple[Tensor, Tensor]]) -> Adapter:
@@ -229,21 +242,26 @@ class LoRA(Method):
             adapter.lora_B.weight.copy_(B)
         adapter.register_buffer("start_A", A.clone(), persistent=False)  # to save as a plain LoRA later
         adapter.register_buffer("start_B", B.clone(), persistent=False)
-        return Chain(Overlay(site, {"weight": residual.weight}, trainable=False), adapter)
+        chain = Chain(Overlay(site, {"weight": residual.weight}, trainable=False), adapter)
+        adapter.started()
+        return chain
 
     def plain(self, adapters: Mapping[str, Adapter]) -> tuple[Method, dict[str, Adapter]]:
         """The same change of the weights without a changed base: ΔW = s (BA - B₀A₀), as a LoRA of rank 2r."""
         from peftlab.methods.reparam.combine import described, stacked
 
-        built: dict[str, Adapter] = {}
+        if self.use_dora:
+            raise ConfigError("a DoRA cannot be written as a plain LoRA: it does not only add to the weight")
+        built = dict(adapters)
         for site, adapter in adapters.items():
-            lora = adapter.parts[-1] if isinstance(adapter, Chain) else adapter
-            if isinstance(lora, LoRALinear) and hasattr(lora, "start_A"):
+            lora = adapter.last if isinstance(adapter, Chain) else adapter
+            if hasattr(lora, "start_A"):
                 terms = [(lora.lora_A.weight, lora.lora_B.weight, lora.scaling)]
                 terms += [(lora.start_A, lora.start_B, -lora.scaling)]
                 built[site] = stacked(LoRALinear, lora.site, terms)
-            else:
-                built[site] = adapter
+                for overlay in lora.overlays:
+                    if overlay.trainable:
+                        built[site] = Chain(overlay, built[site])
         return described(self, built), built
 
     def parameters_at(self, site: Site) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from peftlab.errors import ConfigError
-from peftlab.methods.base import Adapter, Card, Method, Shared, method, require_share
+from peftlab.methods.base import Adapter, Card, Method, Shared, method, require_positive, require_share
 from peftlab.surgery import Site
 
 
@@ -108,6 +108,9 @@ class OFT(Method):
                 f"OFT(r={self.r}, oft_block_size={self.oft_block_size}): give one of the two and set the other to 0, "
                 "because r times oft_block_size is the layer's d_in"
             )
+        require_positive(self, "oft_block_size" if self.r == 0 else "r", "num_cayley_neumann_terms")
+        if self.use_cayley_neumann and self.num_cayley_neumann_terms < 2:
+            raise ConfigError("OFT(num_cayley_neumann_terms=1) is the identity for every Q: nothing could be learnt")
         if self.module_dropout:
             raise ConfigError("OFT here has no module_dropout; set it to 0.0")
 
@@ -123,7 +126,10 @@ class OFT(Method):
     def build(self, site: Site, shared: Shared | None) -> Adapter:
         if site.kind != "linear" or type(site.module).__name__ == "Conv1D":
             raise ConfigError(f"OFT here adapts nn.Linear only; {site.name} is a {type(site.module).__name__}")
-        adapter = OFTLinear(site, *self.block_shape(site), self.terms)
+        blocks, size = self.block_shape(site)
+        if size == 1:
+            raise ConfigError(f"OFT: blocks of size 1 on {site.name} cannot rotate anything; ask for larger blocks")
+        adapter = OFTLinear(site, blocks, size, self.terms)
         if not self.init_weights:
             nn.init.normal_(adapter.oft_R.weight, std=0.1)
         return adapter

@@ -9,15 +9,17 @@ $\Lambda_d \in \mathbb{R}^{r}$ and $\Lambda_b \in \mathbb{R}^{d_{out}}$ are trai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftlab.errors import CheckpointError, ConfigError
-from peftlab.methods.base import Adapter, Card, Method, Shared, method, require_positive, require_share
+from peftlab.methods.base import Adapter, Card, Method, Shared, method, require_number, require_positive, require_share
 from peftlab.surgery import Site
+from peftlab.targeting import LORA_DEFAULTS
 
 
 class VeRABases(Shared):
@@ -79,6 +81,7 @@ class VeRA(Method):
     layers_pattern: list[str] | str | None = None
 
     peft_type = "VERA"
+    default_targets: ClassVar[Mapping[str, Any]] = {**LORA_DEFAULTS, "phi": ("q_proj", "v_proj")}
     card = Card(
         title="VeRA: Vector-based Random Matrix Adaptation",
         year=2023,
@@ -103,6 +106,7 @@ class VeRA(Method):
     def __post_init__(self) -> None:
         require_positive(self, "r")
         require_share(self, "vera_dropout")
+        require_number(self, "d_initial", "projection_prng_key")
         if not self.init_weights:
             raise ConfigError("VeRA here always uses its default start; leave init_weights=True")
 

@@ -11,13 +11,24 @@ from peftlab.errors import ConfigError
 from peftlab.methods.base import Adapter, Card, Copy, Method, Shared, method
 from peftlab.surgery import Site
 
+TWO_AND_FINAL = ["input_layernorm", "post_attention_layernorm", "norm"]
+FOUR_AND_FINAL = [*TWO_AND_FINAL[:2], "pre_feedforward_layernorm", "post_feedforward_layernorm", "norm"]
 NORMS = {
+    "bart": ["self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"],
     "bert": ["LayerNorm"],
+    "bloom": ["input_layernorm", "post_attention_layernorm", "ln_f"],
+    "falcon": ["input_layernorm", "post_attention_layernorm", "ln_f"],
+    "gemma": TWO_AND_FINAL,
+    "gemma2": FOUR_AND_FINAL,
+    "gemma3_text": FOUR_AND_FINAL,
     "gpt2": ["ln_1", "ln_2", "ln_f"],
-    "llama": ["input_layernorm", "post_attention_layernorm", "norm"],
-    "mistral": ["input_layernorm", "post_attention_layernorm", "norm"],
-    "gemma": ["input_layernorm", "post_attention_layernorm", "norm"],
+    "gptj": ["ln_1", "ln_f"],
+    "llama": TWO_AND_FINAL,
+    "mistral": TWO_AND_FINAL,
+    "mt5": ["layer_norm", "final_layer_norm"],
     "phi": ["input_layernorm", "final_layernorm"],
+    "qwen2": ["post_attention_layernorm"],
+    "qwen3": ["post_attention_layernorm"],
     "t5": ["layer_norm", "final_layer_norm"],
 }
 
