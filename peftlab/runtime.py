@@ -122,6 +122,10 @@ class Runtime(nn.Module):
         self.was_trainable = was_trainable
         self.pinned: tuple[str, ...] | None = None
 
+    def forward(self, x: Any) -> Any:
+        """The identity: an nn.Sequential runs all its children, and this is now one of them."""
+        return x
+
     def before_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Pre-hook of the whole model: take `adapter_names` off, let prompts act on the inputs.
 
