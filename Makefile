@@ -21,6 +21,8 @@ SETUP = $(PYTHON) tools/setup_env.py --venv "$(VENV)" --torch $(TORCH)
 export PYTHONWARNINGS = ignore
 export PYTHONHASHSEED = 0
 export TOKENIZERS_PARALLELISM = false
+# Threads that wait give way: on a busy machine, spinning ones made a lesson several times slower.
+export OMP_WAIT_POLICY = PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test notebooks check clean

@@ -47,9 +47,9 @@ def by_name(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, 
 
 def word_embeddings(model: nn.Module) -> nn.Module:
     """The layer that turns token ids into vectors."""
-    if not hasattr(model, "get_input_embeddings"):
+    if not hasattr(model, "get_input_embeddings") or not hasattr(model, "config"):
         raise PeftLabError(
-            f"prompts need a transformers model with word embeddings; {type(model).__name__} has no "
+            f"prompts need a transformers model with word embeddings; {type(model).__name__} has no config, or no "
             "get_input_embeddings()"
         )
     return model.get_input_embeddings()
@@ -100,11 +100,12 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
 
 def key_value_shape(model: nn.Module) -> tuple[int, int, int]:
     """(layers, key-value heads, head dimension); with grouped-query attention the key-value heads are the fewer."""
+    layers = len(attention_modules(model))
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return len(attention_modules(model)), kv_heads, head_dim
+    return layers, kv_heads, head_dim
 
 
 def untie(model: nn.Module) -> None:
@@ -180,7 +181,8 @@ def _with_prefix(plain: str) -> Callable[..., Any]:
         seat = module.__dict__["peftlab_seat"]
         state = seat.runtime.state
         if not state.disabled:
-            for part in seat.runtime.active_shared(state.rows):
+            parts = seat.runtime.active_shared(state.rows)
+            for part in [part for part in parts if part.on_attention is not None]:
                 q, k, v, mask = part.on_attention(seat.layer, module, q, k, v, mask)
         return _plain_attention(plain, module)(module, q, k, v, mask, **kwargs)
 
@@ -236,6 +238,7 @@ def install(model: nn.Module, runtime: Runtime) -> None:
     """Register the runtime at `model.peftlab`, its hook, and generation's routing."""
     model.peftlab = runtime
     model.register_forward_pre_hook(runtime.before_forward, with_kwargs=True)
+    model.register_forward_hook(runtime.after_forward, always_call=True)
     if hasattr(type(model), "generate"):
         model.__dict__["generate"] = RoutedGenerate(model)
 
@@ -247,6 +250,10 @@ def uninstall(model: nn.Module) -> None:
         if getattr(hook, "__self__", None) is runtime:
             del model._forward_pre_hooks[key]
             model._forward_pre_hooks_with_kwargs.pop(key, None)
+    for key, hook in list(model._forward_hooks.items()):
+        if getattr(hook, "__self__", None) is runtime:
+            del model._forward_hooks[key]
+            model._forward_hooks_always_called.pop(key, None)
     routed = model.__dict__.pop("generate", None)
     if isinstance(routed, RoutedGenerate) and routed.before is not None:
         model.__dict__["generate"] = routed.before

@@ -129,7 +129,7 @@ class Runtime(nn.Module):
     def before_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Pre-hook of the whole model: take `adapter_names` off, let prompts act on the inputs.
 
-        The routing stays until the next call, because checkpointing runs layers again during the backward pass.
+        Under gradients the routing stays until the next call, because checkpointing runs layers again in the backward.
         """
         from peftlab import hosts
 
@@ -152,6 +152,11 @@ class Runtime(nn.Module):
                 kwargs = part.on_inputs(kwargs)
             return (), kwargs
         return args, kwargs
+
+    def after_forward(self, model: nn.Module, args: tuple, output: Any) -> None:
+        """Forget the routing, unless a backward pass may run layers again: a part of the model can be called alone."""
+        if not torch.is_grad_enabled():
+            self.state.rows = None
 
     def active_shared(self, rows: Sequence[str] | None) -> list[nn.Module]:
         """The active adapters' shared parts that act on the model's inputs or attention."""

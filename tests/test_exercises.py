@@ -65,9 +65,19 @@ def test_code_that_stops_is_shown_and_does_not_stop_the_lesson(capsys):
     assert "not yet" in said and "x @ A @ B" in said and "RuntimeError" in said
 
 
+def test_changing_the_input_in_place_is_noticed(capsys):
+    exercise.check("06.merged_conv1d", lambda weight, A, B, alpha: weight.add_(alpha / len(A) * (B @ A).T))
+    assert "You changed an input in place" in capsys.readouterr().out
+
+
 def test_a_tuple_instead_of_a_tensor_is_explained(capsys):
     exercise.check("06.best_cut", lambda dW, r: torch.linalg.svd(dW))
     assert "A tensor of shape (7, 5) is wanted" in capsys.readouterr().out
+
+
+def test_a_missing_return_is_named(capsys):
+    exercise.check("06.best_cut", lambda dW, r: None)
+    assert "is the return missing?" in capsys.readouterr().out
 
 
 def test_use_takes_a_right_answer_and_says_whose_code_runs(capsys):

@@ -58,7 +58,13 @@ def test_energies_are_what_the_names_say(pair):
         share = change.energy(2)
         assert scissors.top(2)(change).square().sum() / whole == pytest.approx(share, rel=1e-4)
         assert scissors.scaled_to_energy_of_top(2)(change).square().sum() / whole == pytest.approx(share, rel=1e-4)
-        assert scissors.drawn_to_energy_of_top(2, seed=3)(change).square().sum() / whole >= share - 1e-4
+        assert scissors.drawn_to_energy_of_top(2, seed=3)(change).square().sum() / whole <= share + 1e-4
+
+
+def test_every_matrix_gets_a_draw_of_its_own(pair):
+    change = next(iter(scissors.weight_changes(*pair).values()))
+    keep = scissors.drawn(3, seed=0)
+    assert not all(torch.equal(keep(change), keep(change)) for _ in range(3))
 
 
 def test_the_trained_weights_come_back_even_after_an_error(pair):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from peftlab.course import workspace
@@ -124,3 +126,12 @@ def test_the_lesson_to_open(folders, names, opened):
         (lessons / f"{name}.ipynb").write_text(name)
     hand_out(lessons, work)
     assert workspace.first_lesson(work, lessons) == f"{opened}.ipynb"
+
+
+def test_a_learner_gets_lessons_without_their_outputs(folders):
+    lessons, work = folders
+    cell = {"cell_type": "code", "source": "6 * 7", "outputs": [{"text": "42"}], "execution_count": 3}
+    (lessons / "06_lora.ipynb").write_text(json.dumps({"cells": [cell]}))
+    hand_out(lessons, work)
+    handed_out = json.loads((work / "06_lora.ipynb").read_text())
+    assert handed_out["cells"] == [{**cell, "outputs": [], "execution_count": None}]

@@ -65,7 +65,7 @@ def exercise(key: str) -> Exercise:
     try:
         module = importlib.import_module(f"peftlab.course.exercises.lesson_{lesson}")
     except ModuleNotFoundError:
-        raise PeftLabError(f"there are no exercises for lesson {lesson!r}") from None
+        raise PeftLabError(f"no exercise {key!r}: a key names the lesson first, as in '06.best_cut'") from None
     found = {each.key: each for each in module.EXERCISES}
     if key not in found:
         raise PeftLabError(f"no exercise is called {key!r}; lesson {lesson} has {', '.join(found)}")
@@ -124,6 +124,8 @@ def judge(task: Exercise, answer: Any) -> Verdict:
     if callable(task.solution) and not callable(answer):
         return Verdict(WRONG, f"A function is wanted here, and this is a {type(answer).__name__}.")
     wanted, found = _outcomes(task.solution, task), _outcomes(answer, task)
+    if all(value is None for value in found):
+        return Verdict(WRONG, "Your function returns None: is the return missing?")
     if any(_blank(value) for value in found):
         return Verdict(NOT_ATTEMPTED, f"Replace the ... (about {task.minutes} minutes).")
     if all(_equal(a, b, task.tolerance) for a, b in zip(found, wanted, strict=True)):
@@ -144,6 +146,10 @@ def _blank(value: Any) -> bool:
     return value is Ellipsis or value is None or value is NotImplemented
 
 
+class InputChanged(Exception):
+    """The answer wrote into what it was given."""
+
+
 @dataclass(frozen=True)
 class _Raised:
     error: Exception
@@ -152,9 +158,11 @@ class _Raised:
 def _outcomes(answer: Any, task: Exercise) -> list[Any]:
     """What the answer gives on every case. What a learner's code raises is kept, to be shown."""
     outcomes = []
-    for case in task.cases():
+    for case, untouched in zip(task.cases(), task.cases(), strict=True):
         try:
             outcomes.append(answer(*case) if callable(answer) else answer)
+            if not all(_equal(a, b, 0.0) for a, b in zip(case, untouched, strict=True)):
+                raise InputChanged
         except Exception as error:  # noqa: BLE001
             outcomes.append(_Raised(error))
     return outcomes
@@ -197,6 +205,8 @@ def _explain_difference(a: Any, b: Any, case: tuple) -> str:
 
 def _explain_error(raised: _Raised, case: tuple) -> str:
     error = raised.error
+    if isinstance(error, InputChanged):
+        return "You changed an input in place; return a new tensor."
     where = traceback.extract_tb(error.__traceback__)[-1]
     line = linecache.getline(where.filename, where.lineno).strip()
     shapes = ", ".join(str(tuple(x.shape)) for x in case if isinstance(x, Tensor))

@@ -46,6 +46,7 @@ METADATA = {
 # The Makefile sets the same for the tests, which compare their outputs with those of a build.
 BUILD_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONHASHSEED": "0",
     "PYTHONWARNINGS": "ignore",
     "TOKENIZERS_PARALLELISM": "false",
@@ -203,9 +204,7 @@ def chosen_sources(folder: Path, names: list[str]) -> list[Path]:
     stems = [re.sub(r"\.(py|ipynb)$", "", Path(name).name) for name in names]
     unknown = sorted(set(stems) - set(sources))
     if unknown:
-        raise PeftLabError(
-            f"there is no lesson {', '.join(unknown)}; there are {', '.join(sources) or 'none'}"
-        )
+        raise PeftLabError(f"there is no lesson {', '.join(unknown)}; there are {', '.join(sources) or 'none'}")
     return [sources[stem] for stem in stems] if stems else list(sources.values())
 
 
@@ -221,9 +220,7 @@ def read_record(folder: Path) -> dict[str, dict[str, int]]:
         raise PeftLabError(f"{folder / RECORD} is damaged: restore it or delete it") from None
 
 
-def lesson_record(
-    notebook: NotebookNode, seconds: float, before: dict[str, int]
-) -> dict[str, int]:
+def lesson_record(notebook: NotebookNode, seconds: float, before: dict[str, int]) -> dict[str, int]:
     """Run time in seconds and sizes of one lesson."""
     code = [c.source for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
     prose = [c.source for c in notebook.cells if c.cell_type == "markdown"]
@@ -309,9 +306,7 @@ def check_pair(source: Path) -> Iterator[str]:
     wanted = read_source(source)
     if len(wanted.cells) != len(notebook.cells):
         yield f"{len(wanted.cells)} cells in the .py, {len(notebook.cells)} in the .ipynb"
-    for number, (ours, theirs) in enumerate(
-        zip(wanted.cells, notebook.cells, strict=False), start=1
-    ):
+    for number, (ours, theirs) in enumerate(zip(wanted.cells, notebook.cells, strict=False), start=1):
         for part in ("cell_type", "source", "metadata", "id"):
             if ours[part] != theirs.get(part):
                 yield f"{where(number, ours)}: {part} differs between .py and .ipynb"

@@ -66,18 +66,19 @@ def without_top(r: int) -> Keep:
 
 
 def drawn(r: int, seed: int) -> Keep:
-    """r of the change's own directions, drawn at random."""
-    return lambda change: change.kept(_order(change, seed)[:r])
+    """r of the change's own directions, drawn at random, for every matrix anew."""
+    order = _orders(seed)
+    return lambda change: change.kept(order(change)[:r])
 
 
 def drawn_to_energy_of_top(r: int, seed: int) -> Keep:
-    """Directions drawn at random, as many as it takes to have the energy of the top r."""
+    """Directions drawn at random, as many as fit into the energy of the top r (never more than that)."""
+    order = _orders(seed)
 
     def keep(change: Change) -> Tensor:
-        order = _order(change, seed)
-        energy = change.S.square()[order].cumsum(0) / change.S.square().sum()
-        enough = int((energy < change.energy(r)).sum()) + 1
-        return change.kept(order[:enough])
+        drawn_order = order(change)
+        energy = change.S.square()[drawn_order].cumsum(0) / change.S.square().sum()
+        return change.kept(drawn_order[: int((energy <= change.energy(r)).sum())])
 
     return keep
 
@@ -87,8 +88,10 @@ def scaled_to_energy_of_top(r: int) -> Keep:
     return lambda change: change.kept(torch.arange(len(change.S))) * change.energy(r) ** 0.5
 
 
-def _order(change: Change, seed: int) -> Tensor:
-    return torch.randperm(len(change.S), generator=torch.Generator().manual_seed(seed))
+def _orders(seed: int) -> Callable[[Change], Tensor]:
+    """Random orders of a change's directions. One generator for all matrices, or all would get the same order."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda change: torch.randperm(len(change.S), generator=generator)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def hand_out(lessons: Path, work: Path) -> list[HandedOut]:
         ledger = read_ledger(work)
         handed_out = []
         for source in sources:
-            content = source.read_bytes()
+            content = without_outputs(source.read_bytes())
             target, how = decide(source.name, sha256(content), work, ledger)
             if how != "keep":
                 write_whole(work / target, content)
@@ -96,6 +96,18 @@ def names_beside(name: str) -> Iterator[str]:
     while True:
         yield f"{stem}.new{number}.ipynb"
         number += 1
+
+
+def without_outputs(content: bytes) -> bytes:
+    """A notebook with its cells not yet run: outputs that stand there already would give the predictions away."""
+    try:
+        notebook = json.loads(content)
+    except ValueError:  # not a notebook: handed out as it is
+        return content
+    for cell in notebook.get("cells", []):
+        if cell.get("cell_type") == "code":
+            cell.update(outputs=[], execution_count=None)
+    return (json.dumps(notebook, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def read_ledger(work: Path) -> dict[str, str]:
@@ -165,8 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     for item in handed_out:
         if item.how == "beside":
             print(
-                f"{item.lesson} has a new version; your changed copy is kept, and the new one is "
-                f"{item.written.name}."
+                f"{item.lesson} has a new version; your changed copy is kept, and the new one is {item.written.name}."
             )
     fresh = sum(item.how != "beside" for item in handed_out)
     print(f"Your copies of the lessons are in {work} ({fresh} new or refreshed).")

@@ -385,7 +385,7 @@ def require_positive(method: Method, *names: str) -> None:
     """Raise ConfigError unless each named field (and each value of a pattern field) is a whole number above 0."""
     for name in names:
         value = getattr(method, name)
-        for number in value.values() if name.endswith("_pattern") and isinstance(value, Mapping) else [value]:
+        for number in _values(method, name):
             if not isinstance(number, int) or isinstance(number, bool) or number <= 0:
                 raise ConfigError(f"{type(method).__name__}({name}={value!r}): {name} must be a whole number above 0")
 
@@ -394,9 +394,18 @@ def require_number(method: Method, *names: str) -> None:
     """Raise ConfigError unless each named field (and each value of a pattern field) is a finite number."""
     for name in names:
         value = getattr(method, name)
-        for number in value.values() if name.endswith("_pattern") and isinstance(value, Mapping) else [value]:
+        for number in _values(method, name):
             if not _is_number(number):
                 raise ConfigError(f"{type(method).__name__}({name}={value!r}): {name} must be a number")
+
+
+def _values(method: Method, name: str) -> list[object]:
+    value = getattr(method, name)
+    if not name.endswith("_pattern"):
+        return [value]
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{type(method).__name__}({name}={value!r}): give a dict of names (or regular expressions)")
+    return list(value.values())
 
 
 def require_share(method: Method, name: str) -> None:

@@ -46,6 +46,20 @@ def _cut_twice(dW: Tensor, r: int) -> Tensor:
     return U[:, :r] * S[:r] ** 2 @ Vh[:r]
 
 
+def _cut_root(dW: Tensor, r: int) -> Tensor:
+    U, S, Vh = torch.linalg.svd(dW, full_matrices=False)
+    return U[:, :r] * S[:r].sqrt() @ Vh[:r]
+
+
+def _cut_columns_of_vh(dW: Tensor, r: int) -> Tensor:
+    U, S, Vh = torch.linalg.svd(dW, full_matrices=False)
+    return U[:, :r] * S[:r] @ Vh[:, :r].T
+
+
+def _not_cut(dW: Tensor, r: int) -> Tensor:
+    return dW
+
+
 def _cut_off(dW: Tensor, r: int) -> Tensor:
     return dW - best_cut(dW, r)
 
@@ -104,6 +118,22 @@ def _scales_all(x, W, b, A, B, alpha):  # noqa: ANN001, ANN202
     return alpha / A.shape[0] * (F.linear(x, W, b) + x @ A.T @ B.T)
 
 
+def _rank_from_inputs(x, W, b, A, B, alpha):  # noqa: ANN001, ANN202
+    return F.linear(x, W, b) + alpha / A.shape[1] * (x @ A.T @ B.T)
+
+
+def _rounded_scale(x, W, b, A, B, alpha):  # noqa: ANN001, ANN202
+    return F.linear(x, W, b) + alpha // A.shape[0] * (x @ A.T @ B.T)
+
+
+def _lesson_rank(x, W, b, A, B, alpha):  # noqa: ANN001, ANN202
+    return F.linear(x, W, b) + alpha / 8 * (x @ A.T @ B.T)
+
+
+def _minus(x, W, b, A, B, alpha):  # noqa: ANN001, ANN202
+    return F.linear(x, W, b) - alpha / A.shape[0] * (x @ A.T @ B.T)
+
+
 def _root_scale(x, W, b, A, B, alpha):  # noqa: ANN001, ANN202
     return F.linear(x, W, b) + alpha / A.shape[0] ** 0.5 * (x @ A.T @ B.T)
 
@@ -136,6 +166,18 @@ def _conv1d_only_delta(weight, A, B, alpha):  # noqa: ANN001, ANN202
     return alpha / A.shape[0] * (B @ A).T
 
 
+def _conv1d_only_alpha(weight, A, B, alpha):  # noqa: ANN001, ANN202
+    return weight + alpha * (B @ A).T
+
+
+def _conv1d_inverse(weight, A, B, alpha):  # noqa: ANN001, ANN202
+    return weight + A.shape[0] / alpha * (B @ A).T
+
+
+def _conv1d_reshaped(weight, A, B, alpha):  # noqa: ANN001, ANN202
+    return weight + alpha / A.shape[0] * (B @ A).reshape(weight.shape)
+
+
 def _conv1d_minus(weight, A, B, alpha):  # noqa: ANN001, ANN202
     return weight - alpha / A.shape[0] * (B @ A).T
 
@@ -156,8 +198,11 @@ EXERCISES = [
             Mutant(_cut_smallest, "You keep the r smallest directions. svd sorts the largest first: take [:r]."),
             Mutant(_cut_without_values, "The directions are there, their lengths are not: S is missing."),
             Mutant(_cut_twice, "S comes in twice. dW = U diag(S) Vh has it once."),
+            Mutant(_cut_root, "The root of S has no place here: dW = U diag(S) Vh."),
+            Mutant(_cut_columns_of_vh, "Vh holds the directions in its rows: take Vh[:r], not Vh[:, :r].T."),
+            Mutant(_not_cut, "That is dW itself: nothing was cut."),
             Mutant(_cut_off, "That is what is left after the cut. Return the part that is kept."),
-            Mutant(_cut_off_by_one, "One direction too many: [:r] already ends before r."),
+            Mutant(_cut_off_by_one, "One direction too many: [:r] is already r directions, 0 to r - 1."),
         ),
     ),
     Exercise(
@@ -177,6 +222,10 @@ EXERCISES = [
             Mutant(_only_alpha, "You scale by alpha; the formula has alpha / r."),
             Mutant(_inverse_scale, "The scale is upside down: alpha / r, not r / alpha."),
             Mutant(_rank_from_outputs, "r is A.shape[0]. B.shape[0] is d_out."),
+            Mutant(_rank_from_inputs, "r is A.shape[0]. A.shape[1] is d_in."),
+            Mutant(_lesson_rank, "You use the r = 8 of the cell above. Take r from A's shape, so that any A works."),
+            Mutant(_rounded_scale, "// rounds the scale down to a whole number. Divide with /."),
+            Mutant(_minus, "The new path is added, not taken away."),
             Mutant(_no_base, "The frozen path W x + b is missing."),
             Mutant(_no_bias, "The bias b of the frozen layer is missing."),
             Mutant(_bias_twice, "The bias comes in twice. It belongs to the frozen path only."),
@@ -195,12 +244,16 @@ EXERCISES = [
         ),
         mutants=(
             Mutant(
+                {"A's gradient is zero": "True", "B's gradient is zero": "False"},
+                "Right, but without the quotes: True and False.",
+            ),
+            Mutant(
                 {"A's gradient is zero": False, "B's gradient is zero": True},
                 "The other way round: A's gradient has the factor B, and B starts at zero.",
             ),
             Mutant(
                 {"A's gradient is zero": True, "B's gradient is zero": True},
-                "Then nothing would ever train. B's gradient has the factor A x, and A starts random.",
+                "Then A and B would never move. B's gradient has the factor A x, and A starts random.",
             ),
             Mutant(
                 {"A's gradient is zero": False, "B's gradient is zero": False},
@@ -209,6 +262,7 @@ EXERCISES = [
         ),
         shown="""
         {"A's gradient is zero": True, "B's gradient is zero": False}
+        # For one input x (for a batch, add them up):
         # dL/dA = (alpha/r) Bᵀ (dL/dh) xᵀ has the factor B, which is zero.
         # dL/dB = (alpha/r) (dL/dh) (A x)ᵀ has the factor A x, which is not.
         """,
@@ -225,8 +279,14 @@ EXERCISES = [
             "The change of an nn.Linear weight is alpha / r · B A, of shape (d_out, d_in). Turn it round.",
         ),
         mutants=(
-            Mutant(_conv1d_not_transposed, "B A is (d_out, d_in), this weight (d_in, d_out). Square ones hide it."),
+            Mutant(
+                _conv1d_not_transposed,
+                "B A is (d_out, d_in), this weight (d_in, d_out). With square ones nothing stops you, and it is wrong.",
+            ),
             Mutant(_conv1d_no_scale, "The scale alpha / r is missing."),
+            Mutant(_conv1d_only_alpha, "You scale by alpha; the formula has alpha / r."),
+            Mutant(_conv1d_inverse, "The scale is upside down: alpha / r, not r / alpha."),
+            Mutant(_conv1d_reshaped, "reshape keeps the order of the numbers; the matrix must be transposed: .T"),
             Mutant(_conv1d_only_delta, "That is the change. Add it to the weight."),
             Mutant(_conv1d_minus, "Add the change; you take it away."),
         ),

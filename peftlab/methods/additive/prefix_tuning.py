@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from peftlab import hosts
-from peftlab.errors import ConfigError
+from peftlab.errors import ConfigError, PeftLabError
 from peftlab.methods.base import Adapter, Card, Method, Shared, method, require_positive
 from peftlab.runtime import Uncopied
 from peftlab.surgery import Site
@@ -54,6 +54,8 @@ class Prefix(Shared):
         self, layer: int, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """q (batch, heads, T, d_h), k and v (batch, kv_heads, T_all, d_h)."""
+        if self.now.value is None:
+            raise PeftLabError("a prefix enters when the whole model is called: call the model that it is attached to")
         P_K, P_V = self.now.value[:, layer].permute(1, 2, 0, 3).to(k.dtype)  # each (kv_heads, n, d_h)
         n, keys = P_K.shape[1], k.shape[2]
         k = torch.cat([P_K.expand(len(k), -1, -1, -1), k], dim=2)  # [P_K; K]
@@ -108,6 +110,7 @@ class PrefixTuning(Method):
         traps=(
             "The default random start disturbs the model at once: measure before the first step.",
             "With prefix_projection the file holds the table only, not the network that made it.",
+            "With prefix_projection, checkpointing needs use_reentrant=False (transformers' default), or torch fails.",
         ),
         use_when="generation tasks with little data, one frozen model for many tasks",
         avoid_when="the result must merge, or sequences are short and latency counts",

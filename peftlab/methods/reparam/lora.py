@@ -167,7 +167,7 @@ class LoRA(Method):
         mergeable=True,
         inference_cost="none once merged; unmerged two thin matrix products per layer",
         traps=(
-            "The step is scaled by α/r: raising r and leaving α where it was weakens the adapter.",
+            "α and the learning rate depend on each other: search the rate again when you change α.",
             "A and B must not both start at zero: then neither gets a gradient.",
             "A new head is trained only if it is in modules_to_save.",
         ),

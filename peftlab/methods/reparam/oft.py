@@ -3,7 +3,8 @@ r"""OFT: Orthogonal Finetuning (Qiu et al., 2023, arXiv:2306.07280), with the Ca
 $$h = W_0 R x, \qquad R = \mathrm{diag}(R_1, \dots, R_k), \qquad R_i = (I + Q_i)(I - Q_i)^{-1}, \quad Q_i = -Q_i^\top$$
 
 It multiplies the weight instead of adding to it: inputs are rotated, angles between neurons are kept. peft's default
-replaces the inverse by the first terms of its Neumann series (arXiv:2506.19847), which is only nearly orthogonal.
+replaces the inverse by the first terms of its Neumann series (arXiv:2506.19847), which is only nearly orthogonal, and
+there it takes -Q for Q: the same numbers turn the other way.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Rotation(nn.Module):
         Q = Q - Q.transpose(-2, -1)  # Q = -Qᵀ
         eye = torch.eye(self.size, dtype=Q.dtype, device=Q.device).expand_as(Q)
         if self.terms is None:
-            return torch.linalg.solve(eye + Q, eye - Q, left=False)
+            return torch.linalg.solve(eye + Q, eye - Q, left=False)  # (I - Q)(I + Q)⁻¹, the transpose of the sum below
         R, power = eye, eye  # I + 2Q + 2Q² + … + 2Qᵐ⁻¹ + Qᵐ
         last = self.terms - 1 if self.terms != 3 else 3  # peft's sum with 3 terms has the 4 of the next one
         for i in range(1, last + 1):
@@ -95,6 +96,7 @@ class OFT(Method):
         traps=(
             "The block size must divide d_in; peft changes it with a warning, and so do we.",
             "The Neumann form is only nearly orthogonal: large Q, or few terms, and norms drift.",
+            "use_cayley_neumann cannot be switched after training: in peft the two forms turn opposite ways.",
         ),
         use_when="the pretrained geometry should be kept, as in subject-driven image generation",
         avoid_when="inputs are wide and blocks large: the parameters grow with s d_in",
