@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import peftlab
-from peftlab import parity, surgery
+from peftlab import hosts, parity, surgery
 from peftlab.errors import ConfigError, NotMergeable, PeftLabError
 from peftlab.methods import METHODS, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
 from peftlab.methods.base import Adapter, Card, Chain, Copy, Overlay
@@ -136,8 +137,9 @@ def test_disabled_and_folded_nest():
         with peftlab.folded(model), peftlab.disabled(model):
             assert torch.equal(tiny.outputs(model, inputs), base)
         assert torch.equal(tiny.outputs(model, inputs), folded)
-        twin = copy.deepcopy(model)
-    assert torch.equal(tiny.outputs(twin, inputs), adapted)  # the copy is not folded for ever
+        twin = copy.deepcopy(model)  # which is not folded: nothing would ever unfold it
+        assert {wrapper.folded for wrapper in surgery.adapted_modules(twin).values()} == {None}
+    assert torch.equal(tiny.outputs(twin, inputs), adapted)
     assert not torch.equal(folded, base)
 
 
@@ -426,6 +428,8 @@ def test_mixed_batch_equals_row_by_row(method):
     only_base = tiny.outputs(model, {"input_ids": ids}, adapter_names=["__base__"] * 5)
     with peftlab.disabled(model):
         assert torch.equal(only_base, tiny.outputs(model, {"input_ids": ids}))
+    with peftlab.disabled(model):
+        assert torch.equal(tiny.outputs(model, {"input_ids": ids}, adapter_names=rows), only_base)
     with peftlab.folded(model):  # folding knows one adapter only: the rows still get their own
         torch.testing.assert_close(tiny.outputs(model, {"input_ids": ids}, adapter_names=rows), alone)
 
@@ -679,6 +683,33 @@ def test_one_module_under_two_names():
         peftlab.attach(model, LoRA(r=2, target_modules=["again"]), name="b")
     peftlab.detach(model)
     assert tiny.differences(before, tiny.snapshot(model)) == []
+
+
+def test_a_plain_twin_of_a_container_shares_nothing_that_is_replaced():
+    block = nn.Sequential(nn.Linear(2, 2))
+    block.register_parameter("bias", nn.Parameter(torch.zeros(2)))
+    twin = surgery.with_tensors(block, {"bias": torch.ones(2)})
+    surgery.replace(twin, "0", nn.Identity())
+    assert isinstance(block[0], nn.Linear) and not block.bias.any() and twin.bias.all()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_prefix_is_seen_by_all_and_hides_nothing(attention):
+    """What stands in front: None means everything to eager attention, and causal to sdpa where the module is."""
+
+    def widen(mask, queries, causal=True):
+        module = nn.Identity()
+        module.is_causal, module.config = causal, transformers.LlamaConfig(attn_implementation=attention)
+        return hosts.widen_mask(module, mask, torch.zeros(1, 1, queries, 4), keys=5, n=2)
+
+    assert widen(None, 1) is None and widen(None, 3, causal=False) is None
+    if attention == "eager":
+        assert widen(None, 3) is None
+    else:  # 2 prefix positions, then 5 keys of which the last 3 are the queries' own
+        assert widen(None, 3)[0, 0].int().tolist() == [[1] * 5 + [0] * 2, [1] * 6 + [0], [1] * 7]
+    lowest = torch.finfo(torch.float32).min
+    assert widen(torch.full((1, 1, 3, 5), lowest), 3)[0, 0, 0].tolist() == [0.0, 0.0] + [lowest] * 5
+    assert widen(torch.zeros(1, 1, 3, 5, dtype=torch.bool), 3)[0, 0, 0].tolist() == [True, True] + [False] * 5
 
 
 def test_hooks_on_a_wrapped_layer_keep_firing():
