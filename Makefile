@@ -25,13 +25,14 @@ export TOKENIZERS_PARALLELISM = false
 export OMP_WAIT_POLICY = PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks check clean
+.PHONY: help lab test notebooks book check clean
 
 help:
 	@echo "make lab        set up and open JupyterLab on the first lesson"
 	@echo "make test       set up and run all tests"
 	@echo "make check      set up, compare each lesson with its notebook, lint (seconds)"
 	@echo "make notebooks  set up and rebuild the notebooks from notebooks/*.py"
+	@echo "make book       set up and build the website in book/_build/html (no network)"
 	@echo "make clean      remove the environment and caches (never your work/)"
 
 lab:
@@ -39,7 +40,7 @@ lab:
 	@"$(BIN)/python" -m peftlab.course.workspace $(LAB_ARGS)
 
 # Tests and builds never ask a model hub; a learner may.
-test notebooks: export HF_HUB_OFFLINE = 1
+test notebooks book: export HF_HUB_OFFLINE = 1
 
 test: check
 	"$(BIN)/python" -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 \
@@ -49,11 +50,16 @@ notebooks:
 	@$(SETUP)
 	"$(BIN)/python" -m peftlab.course.notebooks build $(NAMES)
 
+book:
+	@$(SETUP)
+	"$(BIN)/python" -m peftlab.course.site build
+
 check:
 	@$(SETUP)
 	"$(BIN)/python" -m peftlab.course.notebooks check
+	"$(BIN)/python" -m peftlab.course.lessons check
 	"$(BIN)/python" -m ruff check .
 
 clean:
-	rm -rf "$(VENV)" "$(VENV).lock" "$(VENV).log" build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV).lock" "$(VENV).log" build book/_build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './work/*' -prune -exec rm -rf {} +

@@ -466,7 +466,7 @@ class Installer:
 
     def packages(self) -> None:
         self.step("installing the course, JupyterLab and the tools", "1 minute, 0.5 GB")
-        self.pip_install("-e", ".[lab,test]")
+        self.pip_install("-e", ".[lab,test,book]")
 
     def models(self) -> None:
         self.step("installing two small pretrained models", "10 seconds to a minute, 0.2 GB")

@@ -25,7 +25,9 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from peftlab.course import lessons
 from peftlab.errors import PeftLabError
+from peftlab.files import write_if_changed
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -33,6 +35,7 @@ RECORD = "build.json"  # beside the notebooks: how long each takes, how large it
 CELL_TIMEOUT = 600  # seconds
 LARGEST_OUTPUT = 200_000  # bytes
 
+WIDGET_CALL = re.compile(r"^(?:scissors_widget|drag|retrain|switch)\(", re.MULTILINE)  # questions are not counted
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -154,23 +157,6 @@ def build(source: Path) -> tuple[NotebookNode, float]:
     return notebook, seconds
 
 
-def write_if_changed(path: Path, text: str) -> bool:
-    """Write a whole file or nothing; False if it holds that text already."""
-    data = text.encode("utf-8")
-    if path.exists() and path.read_bytes() == data:
-        return False
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)  # mkstemp's files are private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return True
-
-
 def build_all(folder: Path, names: list[str]) -> int:
     """Build the named lessons (all if none is named), one line each. Returns how many failed."""
     sources = chosen_sources(folder, names)
@@ -186,10 +172,10 @@ def build_all(folder: Path, names: list[str]) -> int:
             print("    " + str(error).replace("\n", "\n    "), flush=True)
             continue
         text = nbformat.writes(notebook)
-        changed = write_if_changed(source.with_suffix(".ipynb"), text.rstrip("\n") + "\n")
+        changed = write_if_changed(source.with_suffix(".ipynb"), (text.rstrip("\n") + "\n").encode())
         record[source.stem] = lesson_record(notebook, seconds, record.get(source.stem, {}))
         kept = {p.stem: record[p.stem] for p in lesson_files(folder, ".py") if p.stem in record}
-        write_if_changed(folder / RECORD, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        write_if_changed(folder / RECORD, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
         state = "written" if changed else "unchanged"
         print(f"{seconds:.0f} s, {len(text.encode()) / 1000:.0f} kB, {state}", flush=True)
     return failed
@@ -229,7 +215,14 @@ def lesson_record(notebook: NotebookNode, seconds: float, before: dict[str, int]
         "code_cells": len(code),
         "longest_code_cell": max((len(text.strip().splitlines()) for text in code), default=0),
         "prose_words": sum(len(text.split()) for text in prose),
+        "figures": sum(is_figure(output) for c in notebook.cells for output in c.get("outputs", [])),
+        "widgets": sum(bool(WIDGET_CALL.search(text)) for text in code),
+        "exercises": sum("exercise" in c.metadata.get("tags", []) for c in notebook.cells),
     }
+
+
+def is_figure(output: NotebookNode) -> bool:
+    return any(mime.startswith("image/") for mime in output.get("data", {}))
 
 
 def steady_seconds(measured: float, before: int | None) -> int:
@@ -279,8 +272,7 @@ def check_notebook(notebook: NotebookNode) -> Iterator[str]:
             size = len(json.dumps(output, ensure_ascii=False).encode())
             if size > LARGEST_OUTPUT:
                 yield f"{where(number, cell)}: an output of {size // 1000} kB, more than 200 kB"
-            is_picture = any(mime.startswith("image/") for mime in output.get("data", {}))
-            if is_picture and not alt_text(cell):
+            if is_figure(output) and not alt_text(cell):
                 yield (
                     f"{where(number, cell)}: a figure without alt text; begin the cell with "
                     '# %% mystnb={"image": {"alt": "what the figure shows"}}'
@@ -345,6 +337,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "build":
             failed = build_all(options.folder, options.names)
+            if options.folder == NOTEBOOKS:
+                lessons.main(["write"])  # the times may have changed
             if failed:
                 print(f"{failed} not built", file=sys.stderr)
             return 1 if failed else 0

@@ -10,18 +10,17 @@ sha256 in `work/.handed-out.json`; a file that no longer has that hash belongs t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from peftlab.errors import PeftLabError
+from peftlab.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = ".handed-out.json"  # in work/: name of a file -> sha256 of what was written there
@@ -124,20 +123,6 @@ def sha256(content: bytes) -> str:
 
 def file_hash(path: Path) -> str | None:
     return sha256(path.read_bytes()) if path.exists() else None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp's files are private
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def first_lesson(work: Path, lessons: Path) -> str:

@@ -4,6 +4,9 @@
     data.train.texts[0], data.classes[data.train.labels[0]]
     for batch in batches(data.train, tokenizer, batch_size=16, seed=0): ...
 
+    words = load("define_word")
+    words.definitions("test")         # "Word: river\\nDefinition:" -> " a large natural stream of water ..."
+
 Two kinds of split go through the same functions: `Split` (texts and class numbers) for classifiers,
 `Completions` (prompts and the text that should follow) for causal language models.
 """
@@ -15,7 +18,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 import torch
 from torch import Tensor
@@ -86,6 +89,12 @@ class Dataset:
     validation: Split
     test: Split
 
+    def topics(self, split: str) -> Completions:
+        """The same task put to a causal model: topic_prompt(text) is to be followed by " plant"."""
+        chosen: Split = getattr(self, _checked(split))
+        names = [f" {self.classes[label]}" for label in chosen.labels]
+        return Completions([topic_prompt(text) for text in chosen.texts], names)
+
     def __repr__(self) -> str:
         sizes = ", ".join(f"{s} {len(getattr(self, s)):,}" for s in SPLITS)
         return f"Dataset({self.name!r}: {len(self.classes)} classes; {sizes})"
@@ -94,15 +103,78 @@ class Dataset:
 SPLITS = ("train", "validation", "test")
 
 
-def load(name: str) -> Dataset:
-    """A data set by name. "wordnet_topics": definitions of nouns, 12 topics (see data/README.md).
+@dataclass(frozen=True)
+class Entry:
+    """One line of a dictionary. topic: the drawer in which WordNet's editors filed this sense."""
 
-    The first n rows of a split hold the classes in equal parts, so `data.train[:480]` is balanced.
+    word: str
+    part_of_speech: str  # noun, verb or adjective
+    topic: str
+    definition: str
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Words and what they mean, with fixed splits that share no word and no definition."""
+
+    name: str
+    train: tuple[Entry, ...]
+    validation: tuple[Entry, ...]
+    test: tuple[Entry, ...]
+
+    def definitions(self, split: str) -> Completions:
+        """Word -> definition: "Word: river\\nDefinition:" is to be followed by " a large natural ..."."""
+        return Completions.of([(define_prompt(e.word), f" {e.definition}") for e in getattr(self, _checked(split))])
+
+    def reverse(self, split: str) -> Completions:
+        """Definition -> word: "Definition: a large natural ...\\nWord:" is to be followed by " river"."""
+        return Completions.of([(reverse_prompt(e.definition), f" {e.word}") for e in getattr(self, _checked(split))])
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{s} {len(getattr(self, s)):,}" for s in SPLITS)
+        return f"Dictionary({self.name!r}: {sizes})"
+
+
+# The three tasks that lessons put to a causal model. A prompt ends without a space, because the
+# completion begins with one: SmolLM2's tokenizer joins a space to the word that follows it.
+
+
+def define_prompt(word: str) -> str:
+    """What a causal model reads before it defines `word`."""
+    return f"Word: {word}\nDefinition:"
+
+
+def reverse_prompt(definition: str) -> str:
+    """What a causal model reads before it names the word that means `definition`."""
+    return f"Definition: {definition}\nWord:"
+
+
+def topic_prompt(definition: str) -> str:
+    """What a causal model reads before it names the topic of a word that means `definition`."""
+    return f"Definition: {definition}\nTopic:"
+
+
+@overload
+def load(name: Literal["wordnet_topics"]) -> Dataset: ...
+@overload
+def load(name: Literal["define_word"]) -> Dictionary: ...
+def load(name: str) -> Dataset | Dictionary:
+    """A data set by name; data/README.md describes both.
+
+    "wordnet_topics": definitions of nouns, 12 topics. The first n rows of a split hold the classes in
+    equal parts, so `data.train[:480]` is balanced.
+    "define_word": words and their definitions, in random order.
     Raises PeftLabError if there is no such data set, or its file is missing or damaged.
     """
-    if name != "wordnet_topics":
-        raise PeftLabError(f"There is no data set {name!r}. The course has 'wordnet_topics'.")
-    rows = _read_csv(data_folder() / f"{name}.csv", ("split", "topic", "word", "definition"))
+    if name == "wordnet_topics":
+        return _topics(_read_csv(data_folder() / f"{name}.csv", ("split", "topic", "word", "definition")))
+    if name == "define_word":
+        columns = ("split", "word", "part_of_speech", "topic", "definition")
+        return _dictionary(_read_csv(data_folder() / f"{name}.csv", columns))
+    raise PeftLabError(f"There is no data set {name!r}. The course has 'wordnet_topics' and 'define_word'.")
+
+
+def _topics(rows: list[dict[str, str]]) -> Dataset:
     classes = tuple(sorted({row["topic"] for row in rows}))
     label = {topic: number for number, topic in enumerate(classes)}
 
@@ -110,7 +182,18 @@ def load(name: str) -> Dataset:
         chosen = [row for row in rows if row["split"] == part]
         return Split([r["definition"] for r in chosen], [label[r["topic"]] for r in chosen])
 
-    return Dataset(name, classes, *map(split, SPLITS))
+    return Dataset("wordnet_topics", classes, *map(split, SPLITS))
+
+
+def _dictionary(rows: list[dict[str, str]]) -> Dictionary:
+    def split(part: str) -> tuple[Entry, ...]:
+        return tuple(
+            Entry(row["word"], row["part_of_speech"], row["topic"], row["definition"])
+            for row in rows
+            if row["split"] == part
+        )
+
+    return Dictionary("define_word", *map(split, SPLITS))
 
 
 def data_folder() -> Path:
@@ -216,23 +299,38 @@ def _check_room(prompts: list[list[int]], rows: Sequence[int], max_length: int) 
             )
 
 
+def _checked(split: str) -> str:
+    if split not in SPLITS:
+        raise PeftLabError(f"There is no split {split!r}. There are {', '.join(SPLITS)}.")
+    return split
+
+
 def _check_slice(rows: object) -> None:
     if not isinstance(rows, slice):
         raise TypeError("A split is cut with a slice, such as split[:480].")
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """All rows of a data set's file, each with exactly these columns and a split that there is."""
+    mend = f"Restore it with `git checkout data/{path.name}`"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             if tuple(reader.fieldnames or ()) != columns:
                 raise PeftLabError(
-                    f"{path.name} has columns {reader.fieldnames}, not {list(columns)}: it was "
-                    f"changed. Restore it with `git checkout data/{path.name}`."
+                    f"{path.name} has columns {reader.fieldnames}, not {list(columns)}: it was changed. {mend}."
                 )
-            return list(reader)
+            rows = list(reader)
     except FileNotFoundError:
         raise PeftLabError(
-            f"{path.name} is missing from the data folder. Restore it with "
-            f"`git checkout data/{path.name}`, or set PEFTLAB_DATA to a folder that has it."
+            f"{path.name} is missing from the data folder. {mend}, or set PEFTLAB_DATA to a folder that has it."
         ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PeftLabError(f"{path.name} is damaged ({error}). {mend}.") from None
+    for number, row in enumerate(rows, start=1):
+        # DictReader fills a short row with None and files a long row's surplus under None.
+        if None in row or not all(row.values()) or row["split"] not in SPLITS:
+            raise PeftLabError(f"{path.name} is damaged: its row {number} is {list(row.values())}. {mend}.")
+    if missing := [split for split in SPLITS if not any(row["split"] == split for row in rows)]:
+        raise PeftLabError(f"{path.name} is damaged: it has no {missing[0]} rows. {mend}.")
+    return rows

@@ -105,7 +105,10 @@ def load(
         raise PeftLabError(f"num_labels={num_labels}: a classifier needs at least two classes.")
     known = KNOWN.get(str(name))
     source = find(known).source if known else _folder_or_hub_id(name)
-    return _open(source, num_labels=num_labels, dtype=dtype, seed=seed)
+    model, tokenizer = _open(source, num_labels=num_labels, dtype=dtype, seed=seed)
+    if known:  # a saved adapter names its base: the public name, not a folder of this machine
+        model.name_or_path = model.config._name_or_path = known.hub_id
+    return model, tokenizer
 
 
 # --- where a model is -----------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Quizzes and predictions, one file for each lesson."""
