@@ -9,14 +9,14 @@
 # %% [markdown] tags=["header"]
 # # 00 · Start here
 #
-# *30 minutes (25 without the exercises). You need some Python. No GPU, no network.*
+# *30 minutes (25 without the exercises), of which your machine computes for a minute or two. You need some Python. No GPU, no network.*
 
 # %% [markdown]
 # Invent a word. One that no dictionary has, such as *quibberish*.
 #
 # In a moment a language model on your own machine will tell you what it means. At first it rambles. Then you train it, for half a minute, and it answers like a dictionary. You switch what it has learned off and on again. And then you catch it saying something false, as calmly as it says everything else.
 #
-# You train 0.34 % of its parameters for that, and get a file that fits into an e-mail. This is **parameter-efficient fine-tuning** (PEFT), and this course takes it apart until you could have invented it.
+# For that you train a few new parameters, 0.34 % of all, and get a file that fits into an e-mail. This is **parameter-efficient fine-tuning** (PEFT), and this course takes it apart until you could have invented it.
 #
 # Click into the next cell and press Shift + Enter. It looks at your machine.
 
@@ -45,7 +45,7 @@ my_word = "quibberish"
 #
 # ### Exercise 1 · The prompt (2 minutes)
 #
-# Write the function that makes this text for any word. It is two lines; the second one ends with the colon.
+# Write the function that returns this text for any word. The text has two lines; the second one ends with the colon.
 
 # %% tags=["exercise"]
 from peftlab.course.exercise import check, hint, solution, use
@@ -60,7 +60,7 @@ check("00.prompt", prompt)
 # Stuck? Run hint("00.prompt", 1), then hint("00.prompt", 2), then solution("00.prompt").
 
 # %% [markdown]
-# All exercises work like this one. `check` says what is wrong, and often why. Put a space after the last colon and see: that is a mistake that people really make. You may leave an exercise open. The next line takes your answer if it is right and the course's if not, and says which.
+# All exercises work like this one. `check` says what is wrong, and often why. Put a space after the last colon and see: that is a mistake that people really make. You may leave an exercise open. `use`, below, takes your answer if it is right and the course's if not, and says which.
 
 # %%
 import torch
@@ -76,6 +76,8 @@ from peftlab.tasks.training import train
 
 plots.style()
 stored = Results.load("invent_a_word")["cells"]
+
+# %%
 prompt = use("00.prompt", prompt)
 model, tokenizer = models.load("smollm2")
 
@@ -98,9 +100,9 @@ for word in (my_word, "extravaganza", "filter"):
     print(f"{word}: {define(word)}\n")
 
 # %% [markdown]
-# Two of these words are real, and that did not help. In our stored run, *filter* is `2020-08-22 14:22:22`, and an *extravaganza* is "A person who is a person who is a person who is", and so on until we stop it.
+# Two of these words are real, and that did not help. In our stored run, *filter* is `2020-08-22 14:22:22`, and an *extravaganza* is "A person who is a person who is a person who is", and so on until we stop it. (We chose two of its worst. Untuned, it writes for *sensory*: "The ability to perceive and experience the world around us through sensory data.")
 #
-# Whatever it wrote about your word, it hardly wrote that there is no such word. Nothing in there looks anything up. It computes which piece of text is likely to come next, takes the most likely one, and starts again.
+# Whatever it wrote about your word, it probably did not write that there is no such word. Nothing in there looks anything up. It computes which piece of text is likely to come next, takes the most likely one, and starts again.
 #
 # ## How bad is it?
 #
@@ -108,10 +110,11 @@ for word in (my_word, "extravaganza", "filter"):
 
 # %% tags=["nbval-ignore-output"]
 words = datasets.load("define_word")
-held_out = words.definitions("test")[:60]
+held_out = words.definitions("test")[:40]
 before = metrics.evaluate(model, tokenizer, held_out, max_length=48)
+probe = tokenizer(prompt(my_word), return_tensors="pt")
 with torch.no_grad():
-    base_logits = model(**tokenizer(prompt(my_word), return_tensors="pt")).logits  # we come back to these
+    base_logits = model(**probe).logits  # the scores of all next tokens; we come back to them
 
 print(words)
 print(f"perplexity before training, on {len(held_out)} test words: {before.perplexity:.0f}")
@@ -119,12 +122,12 @@ print(f"perplexity before training, on {len(held_out)} test words: {before.perpl
 # %% [markdown]
 # ## Sixty steps
 #
-# WordNet, a dictionary made at Princeton, gives us 6,000 entries to train on. We use 240 of them: 60 steps with 4 entries each. All of the model is frozen. Beside two weight matrices in each of its 30 blocks, `attach` puts two thin matrices of numbers that are new, and only these learn. That is **LoRA** ([Hu et al., 2021](https://arxiv.org/abs/2106.09685)); lesson 06 builds it from nothing.
+# WordNet, a dictionary made at Princeton, gives us 6,000 entries to train on. We use 240 of them: 60 steps with 4 entries each. All of the model is *frozen*: training does not change it. In each of its 30 blocks we pick two weight matrices, called `q_proj` and `v_proj`. Beside each of them, `attach` puts two thin matrices of new numbers, and only these learn. Together, they are the **adapter**. This way of making one is **LoRA** ([Hu et al., 2021](https://arxiv.org/abs/2106.09685)); lesson 06 builds it from nothing, and says what `r` and `lora_alpha` are.
 
 # %%
 predict("00.perplexity")
 
-# %% mystnb={"image": {"alt": "Line chart of the training loss over 60 steps. It starts between 4 and 5, falls within the first ten steps, and then moves slowly and noisily between 3 and 4."}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Line chart of the training loss over 60 steps. It starts between 4 and 5, falls within the first ten steps, and then moves slowly and noisily, mostly between 3 and 4."}} tags=["nbval-ignore-output"]
 peftlab.attach(model, LoRA(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
 print(peftlab.count_parameters(model))
 
@@ -138,7 +141,7 @@ _ = plots.losses([run])
 assert after.loss < before.loss - 1, "far from what we saw: has something in the set-up changed?"
 
 # %% [markdown]
-# One run on 60 words is a sample. Our stored runs use all 300 test words and three seeds (a seed fixes what is random: how the new matrices start and in which order the entries come). There, the perplexity falls from 139 to 22, and the seeds differ by less than one. By this measure the model is far better at defining words.
+# One run on 40 words is a sample. Our stored runs use all 300 test words and three seeds (a seed fixes what is random: how the new matrices start and in which order the entries come). There, the perplexity falls from 139 to 22, and the seeds differ by less than one. (A definition's end counts as a token here, and the untuned model cannot know where we end. Without it, 77 become 28.) By this measure the model is far better at defining words.
 #
 # ## The same word
 #
@@ -152,11 +155,11 @@ switch(model, define, my_word)
 # %% [markdown]
 # Try other words, real and invented, with the adapter off and on. (On the website the panel is asleep.) Short, plain, no full stop: it has the tone of a dictionary, and it stops when it has finished. It also still invents a meaning for anything you type.
 #
-# "Off" is not nearly the old model. It is the old model, to the last bit:
+# With "off" you do not get something close to the old model. You get the old model, to the last bit:
 
 # %%
 with peftlab.disabled(model), torch.no_grad():
-    off_logits = model(**tokenizer(prompt(my_word), return_tensors="pt")).logits
+    off_logits = model(**probe).logits
 assert torch.equal(off_logits, base_logits)
 print("off = the base model, bit for bit:", torch.equal(off_logits, base_logits))
 
@@ -165,7 +168,7 @@ print("off = the base model, bit for bit:", torch.equal(off_logits, base_logits)
 #
 # ## How large is what you made?
 #
-# To give your adapter to a friend who has SmolLM2, which file do you send?
+# You want to give your adapter to a friend who has SmolLM2. How large is the file that you send?
 
 # %%
 predict("00.file")
@@ -200,7 +203,7 @@ print(f"{my_word}: {complete(model, tokenizer, [prompt(my_word) + ' '])[0]}")
 assert broken.perplexity > 1.3 * after.perplexity
 
 # %% [markdown]
-# The tokens of this model carry the space before a word with them: "␣lacking" is one token, "lacking" another. A prompt that ends in a space takes the first one away. No error, no warning, only worse answers. To mend it, leave the space to the model. (You may have met this in Exercise 1.)
+# The tokens of this model carry the space before a word with them: "␣lacking" is one token; without the space it falls into two others, "l" and "acking". A prompt that ends in a space takes the first one away. No error, no warning, only worse answers. (The definitions are a few tokens more now, which makes this perplexity look rather better than it is.) To mend it, leave the space to the model. (You may have met this in Exercise 1.)
 #
 # ## Is it true?
 #
@@ -223,7 +226,7 @@ accepted = []  # the numbers of the rows that you accept, for example [1, 3]
 print(f"You accept {len(accepted)} of 8." if accepted else "Nothing marked yet.")
 
 # %% [markdown]
-# In our stored run (seed 0) we accept two, *nervousness* and *exceptional*. Some of the others go in circles. Worse are those that read well. There, *eventuate* came out as "bring about", which is the wrong end of the story: what eventuates is the result. And *sensory* as "the process of perceiving or perceiving something", though it is an adjective. Nothing in the wording warns you. Who does not know the word will believe it.
+# Your table may differ from ours. In our stored run (seed 0) we accept two, *nervousness* and *exceptional*. Some of the others go in circles. Worse are those that read well. In that run, *eventuate* came out as "bring about", which is the wrong end of the story: what eventuates is the result. And *sensory* as "the process of perceiving or perceiving something", though it is an adjective. Nothing in the wording warns you. Who does not know the word will believe it.
 #
 # ### What was learned?
 #
@@ -238,20 +241,20 @@ predict("00.knowledge")
 runs = {"untuned": stored["base"], "untuned, 8 entries in its prompt": stored["shots"]}
 runs |= {f"60 LoRA steps, seed {seed}": stored[f"seed/{seed}"] for seed in range(3)}
 plots.table([
-    {"model": name, "loss": run["loss_without_end"], "finds the right word": f"{run['own_word_likelier']:.0%}"}
+    {"model": name, "loss without the end": run["loss_without_end"], "finds the right word": f"{run['own_word_likelier']:.0%}"}
     for name, run in runs.items()
 ], caption="300 test words, stored runs")
 
 # %% [markdown]
 # Not what we expected. The share rises from 86 % to between 95 % and 97 %, and tone cannot do that. So did 240 entries teach the model what 300 *other* words mean?
 #
-# Look at the second line before you believe it. There, nothing was trained. The untuned model had eight entries of the dictionary in front of every question, and it finds the right word in 96 % of cases, too. (With 300 words, the standard error of such a share is about 1 percentage point: these four numbers cannot be told apart.) **The knowledge was there all along. What the model did not know was what you wanted.** Sixty steps told it, and so do eight examples. What it does not know about a word, neither adds, and it fills the gap in the same calm tone.
+# Look at the second line before you believe it. There, nothing was trained. The untuned model had eight entries of the dictionary in front of every question, and it finds the right word in 96 % of cases, too. (With 300 words, the standard error of such a share is about 1 percentage point. So much would it move by chance, with other words. These four numbers cannot be told apart.) **As far as this test can see, the knowledge was there all along. What the model did not know was what you wanted.** Sixty steps told it, and so do eight examples. What it does not know about a word, neither adds, and it fills the gap in the same calm tone.
 #
-# So the first rule of fine-tuning is to try a good prompt first. Here training wins only narrowly, with a loss of 3.28 to 3.36 against 3.43 (without the end-of-text token; after examples in a row the model rightly expects another one). What it wins for certain: the examples need not be read again with every question.
+# So the first rule of fine-tuning is to try a good prompt first. Here training wins only narrowly, with a loss of 3.28 to 3.36 against 3.43, and we tried three learning rates but only one choice of examples. (The losses in this table leave out the token that ends a definition, so they do not match the perplexities above. To count it would be unfair to the prompt: after eight entries in a row, the model rightly expects a ninth, not an end.) What training wins for certain: the examples need not be read again with every question.
 #
 # ## Where do you go from here?
 #
-# Five questions. They are no exam: they find out which of the three short bridges are worth your time. "I am not sure" is a good answer.
+# Five questions. They are no exam: they find out which of the three *bridges* are worth your time. A bridge is a short lesson on what the others take for granted. "I am not sure" is a good answer.
 
 # %%
 quiz("00", heading="Five questions")
@@ -281,4 +284,4 @@ paths.lessons()
 # %% [markdown] tags=["footer"]
 # ---
 #
-# *This is the last one so far.*
+# **Next:** [06 · LoRA, with scissors](06_lora.ipynb), cut a real ΔW to a few directions; then train only those.

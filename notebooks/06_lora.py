@@ -393,7 +393,7 @@ seconds = side_by_side({"LoRA": step(model, sixteen), "full": step(tuned, sixtee
 print(f"one step with LoRA takes {seconds['LoRA'] / seconds['full']:.2f} of the time of a full one, here and now")
 
 # %% [markdown]
-# The file is 288 times smaller than the model: one base, many adapters. The optimiser's state shrinks as much. Memory as a whole shrinks less, because weights and activations stay (Hu et al. report up to two thirds for GPT-3). *Time* shrinks least. (Your number above may differ a lot, and on a busy machine it can even pass 1.) In our stored measurement (one CPU thread, in turns) a LoRA step takes 68 % of the time of a full one on query and value, and 89 % on all 36 matrices: the whole model still runs forward, and gradients must still flow back through it to reach $A$ and $B$.
+# The file is 288 times smaller than the model: one base, many adapters. The optimiser's state shrinks as much. Memory as a whole shrinks less, because the frozen weights and most activations stay (Hu et al. report up to two thirds for GPT-3). *Time* shrinks least. (Your number above may differ a lot, and on a busy machine it can even pass 1.) In our stored measurement (one CPU thread, in turns) a LoRA step takes 68 % of the time of a full one on query and value, and 89 % on all 36 matrices: the whole model still runs forward, and gradients must still flow back through it to reach $A$ and $B$.
 #
 # At inference, an unmerged adapter costs two thin products in each layer. Or you **merge** it: $W_0 + \frac{\alpha}{r} B A$ is one matrix, and nothing is left to pay. But a merged model serves one adapter. One base that serves many adapters in one batch keeps them unmerged.
 #

@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # B1 · A transformer block and its names
 #
-# *15 minutes, of which your machine computes for about a minute. You need PyTorch basics and matrix products. No GPU, no network.*
+# *20 minutes (12 without the exercises), of which your machine computes for less than half a minute. You need PyTorch basics and matrix products. No GPU, no network.*
 
 # %% [markdown]
 # You found a line in a tutorial: `LoraConfig(r=8, target_modules=["query", "value"])`. It runs, and `peft` reports a number.
@@ -36,7 +36,7 @@ adapted.print_trainable_parameters()
 #
 # ## One block, printed
 #
-# MiniLM turns each token into a vector of $d = 384$ numbers and sends all of them through six **blocks** of the same build. Here is the first:
+# MiniLM is a small model that makes vectors of sentences. It cuts a text into pieces, the *tokens*, turns each into a vector of $d = 384$ numbers and sends all of them through six **blocks** of the same build. Here is the first:
 
 # %%
 block = model.encoder.layer[0]
@@ -46,7 +46,7 @@ print(block)
 # Every word in round brackets is a part of a **name**. Read from the outside in, they give `encoder.layer.0.attention.self.query`, and its weight is a tensor `encoder.layer.0.attention.self.query.weight`. Two things to know when you read such a printout:
 #
 # - `Linear(in_features=384, out_features=1536)` computes $x W^\top + b$. Its weight $W$ is stored as $(d_{out}, d_{in})$.
-# - What a block *computes* is not in the printout. It lists parts, and says little about the order or what is added to what.
+# - What a block *computes* is not in the printout. It lists parts, and says little about the order or what is added to what. (`Dropout` does nothing here: it is for training only.)
 #
 # ### Exercise 1 · The shapes (3 minutes)
 #
@@ -84,9 +84,11 @@ plots.table([
 ], caption="MiniLM: parameters")
 
 # %% [markdown]
+# In the last row, *positions* are vectors that say where in the text a token stands, and the *pooler* is one more linear layer, after the last block.
+#
 # ## The stream
 #
-# A sentence of $n$ tokens enters the block as $x$, of shape $(n, 384)$: one row for each token. Picture the rows as a **residual stream** that runs through the whole model. A block never replaces it. It reads a copy, computes something, and *adds* the result. (MiniLM also rescales the sum each time, with a LayerNorm.) It does so twice: once with the **attention**, where tokens look at one another, and once with the **feed-forward** network, which works on each token by itself.
+# A sentence of $n$ tokens enters the block as $x$, of shape $(n, 384)$: one row for each token. Picture the rows as a **residual stream** that runs through the whole model. A block never replaces it. It reads a copy, computes something, and *adds* the result. (MiniLM also rescales the sum each time, with a LayerNorm.) Each block does so twice: once with the **attention**, where tokens look at one another, and once with the **feed-forward** network, which works on each token by itself.
 #
 # We ask the model for its stream before and after the first block. That is what we want to rebuild.
 
@@ -94,7 +96,7 @@ plots.table([
 inputs = tokenizer("a thin wafer-like bread", return_tensors="pt")
 with torch.no_grad():
     stream = model(**inputs, output_hidden_states=True).hidden_states
-x, wanted = stream[0][0], stream[1][0]
+x, wanted = stream[0][0], stream[1][0]  # before and after block 0; the last [0] is the only sentence
 tensors = {name: p.detach() for name, p in block.named_parameters()}
 print("x:", tuple(x.shape), " tokens:", tokenizer.convert_ids_to_tokens(inputs["input_ids"][0]))
 
@@ -102,13 +104,13 @@ print("x:", tuple(x.shape), " tokens:", tokenizer.convert_ids_to_tokens(inputs["
 # %% [markdown]
 # ## Attention
 #
-# Three matrices read the stream. For each token, `query` writes down what it looks for, `key` what it can be found by, `value` what it has to give: $q = x W_q^\top + b_q$, and so for $k$ and $v$. The 384 columns are then split into 12 **heads** of $d_h = 32$ columns. Each head compares every query with every key, turns the scores of one query into weights that add up to one, and mixes the values with them:
+# Three matrices read the stream. For each token, `query` writes down what it looks for, `key` what it can be found by, `value` what it has to give: $q = x W_q^\top + b_q$, and so for $k$ and $v$. The 384 columns are then split into 12 **heads** of $d_h = 32$ columns. Each head compares every query with every key: $q\,k^\top$, of shape $(n, n)$. Softmax turns the scores of one query into weights that add up to one, and these mix the values:
 #
 # $$\text{head} = \mathrm{softmax}\!\left(\frac{q\,k^\top}{\sqrt{d_h}}\right) v .$$
 #
 # ### Exercise 2 · One head (5 minutes)
 #
-# Write it. Here `q`, `k` and `v` belong to one head already. The check uses other sizes than MiniLM's.
+# The division by $\sqrt{d_h}$ keeps the scores from growing with the width of the head ([Vaswani et al., 2017](https://arxiv.org/abs/1706.03762)). Write the function. Its `q`, `k` and `v` belong to one head already. The check uses other sizes than MiniLM's.
 
 # %% tags=["exercise"]
 def one_head(q, k, v):
@@ -148,7 +150,7 @@ assert torch.allclose(x2, wanted, atol=1e-5)
 print("our block gives what MiniLM's gives, up to rounding:", tuple(x2.shape))
 
 # %% [markdown]
-# That is a whole block: six matrices, two sums. (In a batch, padding is masked as well.)
+# That is a whole block: six matrices, two sums. (In a batch, short texts are filled up with padding tokens, and the attention is told to leave them out.)
 #
 # ## The same under other names
 #
@@ -170,9 +172,11 @@ print("the head is the embedding:", smollm2.lm_head.weight is smollm2.model.embe
 # Four differences matter later:
 #
 # - **Grouped-query attention**: nine heads of queries share three heads of keys and values ([Ainslie et al., 2023](https://arxiv.org/abs/2305.13245)). So `k_proj` and `v_proj` are not square, and LoRA costs less there.
-# - **A gate**: the feed-forward network has three matrices; `gate_proj` decides how much of `up_proj` passes.
+# - **A gate**: the feed-forward network has three matrices; `gate_proj`, through the curve SiLU, decides how much of `up_proj` passes.
 # - **RMSNorm before each branch** ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)): it divides by the size of a row, without taking off the mean. The stream itself is only added to. There are no biases either, so a method that trains biases finds nothing.
-# - **A tied embedding**: one matrix turns tokens into vectors and, in the end, vectors into scores for tokens. Counted once, it is 28,311,552 of 134,515,008 parameters. Change one, and you change the other.
+# - **A tied embedding**: one matrix turns tokens into vectors and, in the end, vectors into scores for tokens. Counted once, it is 28,311,552 of 134,515,008 parameters. Change one, and you change the other. (This last matrix is the *output head*, `lm_head`. It has nothing to do with the heads of the attention.)
+#
+# Two more you will not meet in the names: in SmolLM2 a token attends only to itself and to those before it, and positions enter through the queries and keys.
 #
 # ## A trap: `"dense"`
 #
@@ -190,7 +194,7 @@ for target_modules in (["dense"], ["output.dense"], r".*\.\d+\.output\.dense", [
     print(f"{target_modules!s:26} {len(found):2} modules: {', '.join(kinds)}")
 
 # %% [markdown]
-# An entry of the list matches every module whose name *ends* with it, after a dot. `dense` ends three names in every block, and the pooler's. `output.dense` still ends two: the feed-forward's and the attention's. A string instead of a list is a regular expression for the whole name, and can tell them apart. (`"all-linear"` takes every linear layer but an output head. Look who is among them: the pooler, which sentence vectors made by averaging never use.)
+# An entry of the list matches every module whose name *ends* with it, after a dot. `dense` ends three names in every block, and the pooler's. `output.dense` still ends two: the feed-forward's and the attention's. A string instead of a list is a regular expression for the whole name, and can tell them apart: here `\d+`, the block's number, must stand right before `output.dense`. (`"all-linear"` takes every linear layer but an output head. Look who is among them: the pooler, which sentence vectors made by averaging never use.)
 #
 # No error, no warning: the wrong matrices train. **Print what your pattern hits before you train.**
 #

@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # B2 · Module surgery
 #
-# *15 minutes, of which your machine computes for less than half a minute. You need PyTorch basics. No GPU, no network.*
+# *20 minutes (12 without the exercises), of which your machine computes for less than half a minute. You need PyTorch basics. No GPU, no network.*
 
 # %% [markdown]
 # You freeze a model and put a small trainable path beside one of its layers. It runs. It gives the right output. Then you count what trains.
@@ -34,7 +34,7 @@ ids = tokenizer("a thin wafer-like bread", return_tensors="pt")["input_ids"]
 
 # %%
 class Plus(nn.Module):
-    """A frozen layer (`base`), and a path of r numbers beside it whose output is added."""
+    """A frozen layer (`base`), and beside it a path, r numbers wide, whose output is added."""
     def __init__(self, base, r=4):
         super().__init__()
         self.base = base
@@ -68,7 +68,7 @@ print("buffers:   ", [name for name, _ in model.named_buffers()])
 
 # %%
 class Plus(nn.Module):
-    """A frozen layer (`base`), and a path of r numbers beside it whose output is added."""
+    """A frozen layer (`base`), and beside it a path, r numbers wide, whose output is added."""
     def __init__(self, base, r=4):
         super().__init__()
         self.base = base
@@ -84,11 +84,11 @@ attention.query = Plus(query)
 print(peftlab.count_parameters(model))
 
 # %% [markdown]
-# Now $4 \cdot (384 + 384) = 3{,}072$ numbers train. Note *where* we put the wrapper: we set an attribute of the layer's **parent**, `attention`. The layer itself cannot know who holds it. So whoever replaces a module by its dotted name must find the parent first.
+# Now $4 \cdot (384 + 384) = 3{,}072$ numbers train. Note *where* we put the wrapper: we set an attribute of the layer's **parent**, `attention`. The layer itself cannot know who holds it. So whoever replaces a module by its dotted name must find the parent first. `model.get_submodule("layer.0")` finds a module by its name, and `setattr(parent, "dense", new)` sets an attribute whose name is in a string.
 #
 # ### Exercise 1 · Borrow a place (4 minutes)
 #
-# Run a model while another module stands at a dotted name such as `"layer.0.dense"`. Then put the old one back, so that nobody notices.
+# Run a model while another module stands at a dotted name such as `"layer.0.dense"`. Then put the old one back, so that nobody notices. (A name may also have no dot. Then the parent is the model itself, and `get_submodule("")` gives just that.)
 
 # %% tags=["exercise"]
 def output_with(model, name, new, x):
@@ -112,7 +112,7 @@ def replace(model, name, new):
     return old
 
 output_with, place = use("B2.output_with", output_with), "encoder.layer.0.attention.self.query"
-wrapper = replace(model, place, query)
+wrapper = replace(model, place, query)  # the plain layer goes back in, and the wrapper comes out
 with torch.no_grad():
     plain = model(ids).last_hidden_state
     wrapped = output_with(model, place, wrapper, ids).last_hidden_state
@@ -120,7 +120,7 @@ print("the path still adds nothing:", torch.equal(wrapped, plain))
 print("in its place again, the very same object:", model.get_submodule(place) is query)
 
 # %% [markdown]
-# Bit for bit the same, because nobody has touched the pretrained layer: we kept it and put it back. Had we added the path into its weight and subtracted it again, rounding would remain.
+# The output is bit for bit the same, because the path adds zeros. The layer is the very same object, because we kept it and put it back. Had we added a trained path into its weight and subtracted it again, rounding would remain.
 #
 # ## What wrapping does to names
 #
@@ -133,7 +133,7 @@ after = set(model.state_dict())
 print("gone:", *sorted(before - after), "new:", *sorted(after - before), sep="\n  ")
 
 # %% [markdown]
-# So a file saved before no longer fits: `load_state_dict` finds neither `query.weight` nor a use for it. That is why `peft` and `peftlab` never save the whole tree. They save the adapter's tensors only, under names without the wrapper, and the base stays in its own file.
+# So a file saved before no longer fits: `load_state_dict` looks for `query.base.weight`, does not find it, and has no use for the file's `query.weight`. That is one reason why `peft` and `peftlab` do not save the whole tree. They save what was trained, and the base stays in its own file.
 #
 # ## A trap: run the cell twice
 #
@@ -155,7 +155,7 @@ print("wrappers after one run:", wrap_all(net), " after two:", wrap_all(net))
 #
 # ## The other way: a hook
 #
-# A **forward hook** is a function that a module calls with its output. What the hook returns takes the output's place. No parent, no new names:
+# A **forward hook** is a function that a module calls with its inputs (`args`) and its output. What the hook returns takes the output's place. No parent, no new names:
 
 # %%
 replace(model, place, query)
@@ -169,11 +169,11 @@ with torch.no_grad():
 print("the model knows of the path:", any(p is path[0].weight for p in model.parameters()))
 
 # %% [markdown]
-# Fine for looking at a model or steering it. But the path belongs to nobody: `to("cuda")`, the optimiser and the file all miss it, as with the plain list. (`peftlab` uses a hook on the model for what is not a layer, such as prompts.)
+# Fine for looking at a model or steering it. But the path belongs to nobody: `to("cuda")`, the optimiser and the file all miss it, as with the plain list. (`peftlab` uses a hook on the model for what is not beside a layer, such as a trained prompt in front of the text.)
 #
 # ### Exercise 2 · Three patients (5 minutes)
 #
-# Three patients. Each gets a model with a frozen first layer and a head that trains, and puts a path beside the first layer. The loss falls for all three, because of the head. But the path never moves. Why?
+# Each patient gets a model with a frozen first layer and a head that trains, and puts a path beside the first layer. The next two cells make and train them. The loss falls for all three, because of the head. But the path never moves. Why? For each one, pick the cause, 1 to 4, from the list in the third cell.
 
 # %%
 def patient_a(model):
@@ -221,7 +221,7 @@ check("B2.why", why)
 #
 # ## What `attach` does
 #
-# Now you can read the heart of `peftlab.attach`. `Adapted` is its `Plus`, with room for several adapters by name.
+# Now you can read the heart of `peftlab.attach`. `Adapted` is its `Plus`, with room for several adapters by name. `_parent` finds the parent, `_modules` holds its children by name, and `state` says which adapters are on.
 
 # %%
 from peftlab.methods import LoRA

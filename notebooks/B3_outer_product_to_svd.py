@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # B3 · From outer product to SVD
 #
-# *15 minutes, of which your machine computes for about a minute. You need matrix products. No GPU, no network.*
+# *20 minutes (12 without the exercises), of which your machine computes for less than half a minute. You need matrix products. No GPU, no network.*
 
 # %% [markdown]
 # A multiplication table for 9 × 12 holds 108 products. How many numbers must you keep to write it down again?
@@ -31,19 +31,19 @@ rank = torch.linalg.matrix_rank(times_table).item()
 print("products:", times_table.numel(), " margins:", len(b) + len(a), " rank:", rank)
 
 # %% [markdown]
-# The margins are enough: $9 + 12 = 21$. The table is the **outer product** $b\,a^\top$: the entry in row $i$ and column $j$ is $b_i a_j$. All its rows are multiples of one row, so it has **rank one**. And every matrix of rank one is such a multiplication table, with margins that need not be 1, 2, 3.
+# The margins are enough: the 9 numbers $b$ down the left edge and the 12 numbers $a$ along the top, 21 in all. The table is their **outer product** $b\,a^\top$: the entry in row $i$ and column $j$ is $b_i a_j$. All its rows are multiples of one row, so it has **rank one**. And every matrix of rank one is such a multiplication table, with margins that need not be 1, 2, 3.
 #
 # As a layer, $b\,a^\top x = b\,(a^\top x)$: it takes *one* number from the input, $a^\top x$, and writes it along *one* direction, $b$. That is little. So add up several.
 #
 # ## A sum of tables
 #
-# Put $r$ columns side by side into a matrix $B$, of shape $(d_{out}, r)$, and $r$ rows on top of one another into $A$, of shape $(r, d_{in})$. Their product is the sum of $r$ multiplication tables:
+# Put $r$ columns $b_1, \dots, b_r$ side by side into a matrix $B$, of shape $(d_{out}, r)$, and $r$ rows $a_1^\top, \dots, a_r^\top$ on top of one another into $A$, of shape $(r, d_{in})$. Their product is the sum of $r$ multiplication tables:
 #
 # $$B A = \sum_{i=1}^{r} b_i\, a_i^\top .$$
 #
 # ### Exercise 1 · The terms (4 minutes)
 #
-# Return the $r$ tables of this sum one by one, not added up.
+# Return the $r$ tables of this sum, not added up but stacked into one tensor of shape $(r, d_{out}, d_{in})$, in the order of the sum.
 
 # %% tags=["exercise"]
 def rank_one_terms(B, A):
@@ -64,11 +64,11 @@ for count in (1, 2, 3):
     print(f"{count} of {len(A)} terms: rank {torch.linalg.matrix_rank(terms[:count].sum(0))}")
 
 # %% [markdown]
-# The **rank** of $BA$ is at most $r$, and with random numbers it is $r$.
+# The **rank** of a matrix is the smallest number of tables that add up to it. For $BA$ it is at most $r$, and with random numbers it is $r$.
 #
 # ### Exercise 2 · How many numbers? (4 minutes)
 #
-# A layer has $d_{in} = 384$ and $d_{out} = 1536$. Fill in whole numbers, with pencil and paper.
+# A layer has $d_{in} = 384$ and $d_{out} = 1536$. Fill in whole numbers, with pencil and paper. The third is the largest $r$ for which $B$ and $A$ together hold fewer numbers than the whole matrix.
 
 # %% tags=["exercise"]
 numbers = {"the whole matrix": ..., "B and A, r = 8": ..., "largest r that is still smaller": ...}
@@ -80,11 +80,11 @@ check("B3.numbers", numbers)
 #
 # ## Taking a matrix apart
 #
-# So far we have built. Now someone hands you a matrix and asks for the tables in it. There are many ways to split it. The **singular value decomposition** (SVD) gives the one with the best order:
+# So far we have built. Now someone hands you a matrix and asks for the tables in it. There are many ways to split it. The **singular value decomposition** (SVD) gives one that is sorted, the strongest table first:
 #
 # $$M = \sum_i s_i\, u_i v_i^\top, \qquad s_1 \ge s_2 \ge \dots \ge 0 .$$
 #
-# The $u_i$ have length one and stand at right angles to one another, and so do the $v_i$. All the size is in the numbers $s_i$, the **singular values**. We hide three tables in a little noise, and look.
+# Each $u_i$ is a column of $d_{out}$ numbers, each $v_i$ one of $d_{in}$. The $u_i$ have length one and stand at right angles to one another, and so do the $v_i$. (In the code, $u_i$ is a column of `U`, and $v_i^\top$ a row of `Vh`.) All the size is in the numbers $s_i$, the **singular values**. We hide three tables in a little noise, and look.
 
 # %%
 hidden = torch.randn(40, 3, generator=g) @ torch.randn(3, 60, generator=g)
@@ -98,7 +98,7 @@ print("energy: sum of s² equals the sum of squared entries:", torch.allclose(S.
 # %% [markdown]
 # Three large values, then a long tail of small ones: the noise. The matrix has full rank, strictly speaking. Rank counts a direction however weak it is. The **energy** $\sum_i s_i^2$ says how much is in it: it is the sum of squares of all entries, split by direction.
 #
-# ## Is that order really the best?
+# ## Are the first terms really the best?
 #
 # Eckart and Young proved in 1936 that no matrix of rank $r$ comes closer to $M$, in squared error, than its first $r$ terms. Let us try to beat them on a harder matrix: with random directions, and with gradient descent on $B$ and $A$.
 
@@ -111,7 +111,7 @@ U, S, Vh = torch.linalg.svd(M, full_matrices=False)
 r = 4
 by_svd = U[:, :r] * S[:r] @ Vh[:r]
 A = torch.randn(r, 60, generator=g).double()
-by_chance = M @ torch.linalg.pinv(A) @ A  # random directions of the input, and the best B for them
+by_chance = M @ torch.linalg.pinv(A) @ A  # random directions of the input; M @ pinv(A) is the best B for them
 B, A = (torch.randn(40, r, generator=g).double().requires_grad_(), A.requires_grad_())
 optimiser = torch.optim.Adam([B, A], lr=0.05)
 for _ in range(600):
@@ -128,7 +128,7 @@ assert abs(missed["SVD"] - S[r:].square().sum() / S.square().sum()) < 1e-9  # ex
 assert -1e-9 < missed["gradient descent"] - missed["SVD"] < 1e-3 and missed["random"] > 2 * missed["SVD"]
 
 # %% [markdown]
-# Descent knows nothing of singular values, and finds the same matrix. What the SVD misses is exactly the tail, $\sum_{i>r} s_i^2$.
+# Descent knows nothing of singular values, and comes out at the same error, to the digits we print. What the SVD misses is exactly the tail, $\sum_{i>r} s_i^2$.
 #
 # ## A real weight matrix
 #
@@ -137,7 +137,7 @@ assert -1e-9 < missed["gradient descent"] - missed["SVD"] < 1e-3 and missed["ran
 # %%
 predict("B3.energy")
 
-# %% mystnb={"image": {"alt": "Line chart of the share of energy in the top r directions, r from 0 to 384. A product of rank 8 reaches all of it at r = 8. MiniLM's query matrix rises slowly, a little above random noise all the way, and needs well over a hundred directions for nine tenths."}}
+# %% mystnb={"image": {"alt": "Line chart of the share of energy in the top r directions, r from 0 to 384. A product of rank 8 reaches all of it at r = 8. MiniLM's query matrix rises slowly, above random noise all the way, and needs well over a hundred directions for nine tenths."}}
 model, _ = models.load("minilm")
 W = model.encoder.layer[0].attention.self.query.weight.detach()
 gaussian = torch.randn(384, 384, generator=g)
@@ -147,7 +147,7 @@ held = bridge_figures.energy(W)
 print(f"top 8 directions: {held[7]:.0%}; for nine tenths of the energy: {int((held < 0.9).sum()) + 1} directions")
 
 # %% [markdown]
-# The top 8 of 384 directions hold 17 % of the energy; in noise it would be 8 %. For nine tenths you need 144 directions, and $B$ and $A$ would then hold three quarters of the numbers of $W$. **This weight is not of low rank.** Nor are the other 35 matrices in MiniLM's blocks: the top 8 of each hold less than a quarter. Nobody claims otherwise. LoRA leaves $W$ whole and asks for a low rank only of the *change* that training makes to it. Whether that change has one is the story of lesson 06.
+# The top 8 of 384 directions hold 17 % of the energy; in noise it would be 8 %. For nine tenths you need 144 directions, and $B$ and $A$ would then hold three quarters of the numbers of $W$. **This weight is not of low rank, not even nearly.** Nor are the other 35 matrices in MiniLM's blocks: the top 8 of each hold less than a quarter. The LoRA paper does not claim otherwise: such matrices, it says, typically have full rank. LoRA leaves $W$ whole and asks for a low rank only of the *change* that training makes to it. Whether that change has one is the story of lesson 06.
 #
 # Move the slider, and see what each $r$ keeps and costs. (On the website it is asleep.)
 
@@ -165,14 +165,14 @@ drag("keep r =", [1, 2, 4, 8, 16, 32, 64, 128, 192, 384], lambda r: held[r - 1].
 #
 # $$B A = (B C)(C^{-1} A) .$$
 #
-# The simplest is $C = -I$: turn the sign of every number in $B$ and in $A$, and the product is the same. So two trainings may find the very same change with quite different $B$ and $A$.
+# The plainest is $C = -I$, with the identity matrix $I$: turn the sign of every number in $B$ and in $A$, and the product is the same. So two trainings may find the very same change with quite different $B$ and $A$.
 
 # %%
 predict("B3.average")
 
 # %%
 B, A, C = (torch.randn(*shape, generator=g).double() for shape in ((40, 4), (4, 60), (4, 4)))
-B2, A2 = B @ C, torch.linalg.solve(C, A)
+B2, A2 = B @ C, torch.linalg.solve(C, A)  # solve(C, A) is C⁻¹ A
 print("same product:", torch.allclose(B2 @ A2, B @ A), " same B:", torch.allclose(B2, B))
 ours, theirs = (B, A), (-B, -A)
 mean_B, mean_A = ((one + other) / 2 for one, other in zip(ours, theirs, strict=True))

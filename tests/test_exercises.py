@@ -112,3 +112,10 @@ def test_hints_and_solution(capsys):
 def test_an_unknown_exercise_names_those_there_are(key):
     with pytest.raises(PeftLabError, match="lesson"):
         exercise.exercise(key)
+
+
+def test_a_wrong_dictionary_names_the_wrong_entries(capsys):
+    exercise.check("07.sizes", {"bytes of one adapter": 5, "adapters in the space of one copy": 291})
+    assert "Not right yet: 'bytes of one adapter'." in capsys.readouterr().out
+    exercise.check("07.sizes", {"bytes": 5})
+    assert "yours are 'bytes'" in capsys.readouterr().out

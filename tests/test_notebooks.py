@@ -99,7 +99,8 @@ def test_a_built_notebook_holds_outputs_and_nothing_of_the_machine(built):
 def test_what_is_recorded_about_a_lesson(built):
     record = json.loads((built / notebooks.RECORD).read_text(encoding="utf-8"))
     assert record["01_small"].pop("seconds") % 5 == 0
-    assert record == {"01_small": {"code_cells": 6, "longest_code_cell": 2, "prose_words": 9}}
+    sizes = {"code_cells": 6, "longest_code_cell": 2, "prose_words": 9, "figures": 1, "widgets": 0, "exercises": 0}
+    assert record == {"01_small": sizes}
 
 
 @pytest.mark.parametrize(

@@ -25,15 +25,18 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 TOKENS = 32
 TASKS = ("define", "topic", "reverse")
 TARGETS = {"qv": ["q_proj", "v_proj"], "all": "all-linear"}
-REPEATS = {"cpu": 7, "cuda": 50}
+REPEATS = {"cpu": 5, "cuda": 50}
 
 
 def run(results: Results) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        results = Results.open("lora_latency_gpu")  # another machine, another file
     torch.set_num_threads(1)
     base, _ = models.load("smollm2", dtype=torch.float32 if device == "cpu" else torch.bfloat16)
     base = base.to(device)
-    results.settings(model="smollm2", tokens=TOKENS, r=8, batches=list(BATCHES), threads=1, repeats=REPEATS, tasks=3)
+    repeats = REPEATS[device]
+    results.settings(model="smollm2", tokens=TOKENS, r=8, batches=list(BATCHES), threads=1, repeats=repeats, tasks=3)
     for targets in TARGETS:
         variants = prepared(base, targets)
         for batch in BATCHES:

@@ -1,8 +1,7 @@
 """One base, three tasks: define a word, name the topic, find the word (lesson 07).
 
 SmolLM2 as its package ships it (4-bit weights, de-quantised). For each task LoRA on query and value, and full
-fine-tuning beside it; learning rates are chosen on the validation split with seed 0. The adapters of seed 0 are kept in
-data/adapters. Then: every adapter on every task, one adapter trained on all three, and weighted combinations.
+fine-tuning beside it, and one adapter for all three; learning rates are chosen on the validation split with seed 0.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import copy
 import sys
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +18,8 @@ from torch import nn
 import peftlab
 from peftlab.bench.results import Results
 from peftlab.methods import LoRA
-from peftlab.surgery import adapted_modules
 from peftlab.tasks import datasets, metrics, models
-from peftlab.tasks.datasets import Completions, data_folder
+from peftlab.tasks.datasets import Completions
 from peftlab.tasks.training import train
 
 TASKS = ("define", "topic", "reverse")
@@ -31,7 +28,6 @@ SETTINGS = {"steps": 180, "batch_size": 32, "schedule": "linear", "warmup": 0, "
 CANDIDATES = {"lora": (5e-4, 1e-3, 2e-3, 4e-3), "full": (2e-5, 5e-5, 1e-4)}
 METHOD = LoRA(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
 SHOTS = 8  # examples in the prompt of the untuned model
-WEIGHTS = (0.5, 0.7, 1.0)
 
 
 def run(results: Results) -> None:
@@ -39,14 +35,13 @@ def run(results: Results) -> None:
     note_settings(results)
     for task in TASKS:
         one_task(results, base, tokenizer, task)
-    between(results, base, tokenizer)
     jointly(results, base, tokenizer)
 
 
 def note_settings(results: Results) -> None:
     results.settings(
         **SETTINGS, model="smollm2", r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], seeds=list(SEEDS),
-        candidates=CANDIDATES, shots=SHOTS, weights=list(WEIGHTS),
+        candidates=CANDIDATES, shots=SHOTS,
     )  # fmt: skip
 
 
@@ -79,27 +74,8 @@ def one_task(results: Results, base: nn.Module, tokenizer: Any, task: str) -> No
         }
         best = min(losses, key=losses.get)
         for seed in SEEDS:
-            keep = adapters_folder() / task if (kind, seed) == ("lora", 0) else None
-            run_one = partial(train_and_measure, base, tokenizer, data, task, kind, best, seed, keep)
+            run_one = partial(train_and_measure, base, tokenizer, data, kind, best, seed)
             results.cell(f"{kind}/{task}/{seed}", run_one)
-
-
-def between(results: Results, base: nn.Module, tokenizer: Any) -> None:
-    """Every adapter on every task, and weighted combinations. Needs the adapters of `one_task`."""
-    data = {task: splits(task) for task in TASKS}
-    model = served(copy.deepcopy(base))
-    for name in TASKS:
-        peftlab.use(model, name)
-        for task in TASKS:
-            results.cell(f"cross/{name}/{task}", lambda: measured(model, tokenizer, data[task]["test"]))  # noqa: B023
-    results.cell("way_back", lambda: way_back(model))
-    for task in TASKS:
-        results.cell(f"bf16/{task}", lambda: in_bf16(base, tokenizer, data[task]["test"], task))  # noqa: B023
-    for names in (("define", "topic"), ("define", "reverse"), ("topic", "reverse"), TASKS):
-        for how in ("cat", "linear"):
-            for weight in WEIGHTS:
-                cell = f"combine/{how}/{'+'.join(names)}/{weight}"
-                results.cell(cell, lambda: combination(model, tokenizer, data, names, how, weight))  # noqa: B023
 
 
 def jointly(results: Results, base: nn.Module, tokenizer: Any) -> None:
@@ -113,43 +89,6 @@ def jointly(results: Results, base: nn.Module, tokenizer: Any) -> None:
     best = min(losses, key=lambda lr: sum(found["loss"] for found in losses[lr].values()))
     for seed in SEEDS:
         results.cell(f"joint/all/{seed}", lambda: joint(base, tokenizer, mixed, data, best, seed, "test"))  # noqa: B023
-
-
-def adapters_folder() -> Path:
-    return data_folder() / "adapters"
-
-
-def served(model: nn.Module) -> nn.Module:
-    """The base with the three stored adapters attached, by the names of their tasks."""
-    for name in TASKS:
-        peftlab.load(model, adapters_folder() / name, name=name)
-    return model
-
-
-@torch.no_grad()
-def way_back(model: nn.Module) -> dict[str, dict[str, float]]:
-    """Add every ΔW to its matrix and subtract it again: which share of the entries is back, which never moved?"""
-    found = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        entries = back = unmoved = 0
-        for wrapper in adapted_modules(model).values():
-            W0 = wrapper.base.weight.to(dtype)
-            for name in TASKS:
-                delta = wrapper.adapters[name].delta_weight()
-                merged = (W0 + delta).to(dtype)
-                entries += W0.numel()
-                back += int(((merged - delta).to(dtype) == W0).sum())
-                unmoved += int((merged == W0).sum())
-        found[str(dtype)] = {"back": round(back / entries, 4), "unmoved": round(unmoved / entries, 4)}
-    return found
-
-
-def in_bf16(base: nn.Module, tokenizer: Any, test: Completions, task: str) -> dict[str, dict[str, Any]]:
-    """A stored adapter on a bfloat16 base, unmerged (the adapter stays in float32) and merged."""
-    model = copy.deepcopy(base).to(torch.bfloat16)
-    peftlab.load(model, adapters_folder() / task)
-    unmerged = measured(model, tokenizer, test)
-    return {"unmerged": unmerged, "merged": measured(peftlab.merge(model), tokenizer, test)}
 
 
 # ---- training and measuring ---------------------------------------------------------------------------------------
@@ -173,12 +112,9 @@ def validation_loss(base: nn.Module, tokenizer: Any, data: Mapping[str, Completi
 
 
 def train_and_measure(
-    base: nn.Module, tokenizer: Any, data: Mapping[str, Completions], task: str, kind: str, lr: float, seed: int,
-    keep: Path | None,
-) -> dict[str, Any]:  # fmt: skip
+    base: nn.Module, tokenizer: Any, data: Mapping[str, Completions], kind: str, lr: float, seed: int
+) -> dict[str, Any]:
     model, run = trained(base, tokenizer, data["train"], kind, lr, seed)
-    if keep is not None:
-        peftlab.save(model, keep)
     found = measured(model, tokenizer, data["test"])
     return found | {"lr": lr, "trainable": run.trainable, "total": run.total, "last_losses": last(run.losses)}
 
@@ -193,20 +129,6 @@ def joint(
     """One adapter on all three tasks, with as many steps as the three had together."""
     model, _ = trained(base, tokenizer, mixed, "lora", lr, seed, steps=len(TASKS) * SETTINGS["steps"])
     return {task: measured(model, tokenizer, data[task][part]) for task in TASKS}
-
-
-def combination(
-    model: nn.Module, tokenizer: Any, data: Mapping[str, Any], names: tuple[str, ...], how: str, weight: float
-) -> dict[str, dict[str, float]]:
-    """A weighted sum of stored adapters, on each of its tasks."""
-    active = next(iter(model.peftlab.state.active))
-    peftlab.add_weighted_adapter(model, list(names), [weight] * len(names), "combined", how)
-    peftlab.use(model, "combined")
-    try:
-        return {task: measured(model, tokenizer, data[task]["test"]) for task in names}
-    finally:
-        peftlab.use(model, active)
-        peftlab.detach(model, "combined")
 
 
 def measured(model: nn.Module, tokenizer: Any, test: Completions, max_length: int = 48) -> dict[str, Any]:

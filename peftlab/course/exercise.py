@@ -206,6 +206,12 @@ def _explain_difference(a: Any, b: Any, case: tuple) -> str:
         return f"The shape should be {tuple(b.shape)}{given}; yours is {tuple(a.shape)}."
     if isinstance(b, Tensor):
         return f"The shape is right, the values are not: largest difference {float((a - b).abs().max()):.2g}{given}."
+    if isinstance(b, dict) and isinstance(a, dict):
+        if a.keys() != b.keys():
+            return f"The keys should be {', '.join(map(repr, b))}; yours are {', '.join(map(repr, a)) or 'none'}."
+        return f"Not right yet: {', '.join(repr(key) for key in b if not _equal(a[key], b[key], 0.0))}."
+    if isinstance(b, str) and isinstance(a, str) and case != ():
+        return f"For {', '.join(map(repr, case))} it gives {a!r}; wanted is {b!r}."
     return f"The value is not right{given}."
 
 

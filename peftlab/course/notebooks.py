@@ -339,6 +339,9 @@ def main(arguments: list[str] | None = None) -> int:
             failed = build_all(options.folder, options.names)
             if options.folder == NOTEBOOKS:
                 lessons.main(["write"])  # the times may have changed
+                for lesson in lessons.all_lessons():
+                    for size in lessons.outgrown(lesson):
+                        print(f"{lesson.file} outgrows the sizes aimed for: {size}")
             if failed:
                 print(f"{failed} not built", file=sys.stderr)
             return 1 if failed else 0

@@ -82,7 +82,8 @@ class WordSwitch(ipywidgets.VBox):
             + "</tr>"
             for word, texts in reversed(self.written.items())
         ]
-        head = "".join(f"<th scope='col' style='text-align:left'>{name}</th>" for name in ("word", "adapter off", "adapter on"))
+        names = ("word", "adapter off", "adapter on")
+        head = "".join(f"<th scope='col' style='text-align:left'>{name}</th>" for name in names)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -22,46 +22,46 @@ def seeds(results: Mapping[str, Any], cell: str) -> list[dict[str, Any]]:
     return [found[key] for key in found if key.rpartition("/")[0] == cell and key.rpartition("/")[2].isdigit()]
 
 
-def tasks(results: Mapping[str, Any]) -> Table:
+def tasks(trained: Mapping[str, Any], answered: Mapping[str, Any]) -> Table:
     """Every task: the base, the base with examples, LoRA, full fine-tuning, one adapter for all."""
-    rows = {
-        "the base": lambda task: [results["cells"][f"base/{task}"]],
-        "the base, 8 examples in the prompt": lambda task: [results["cells"][f"examples/{task}"]],
-        "LoRA, one adapter a task": lambda task: seeds(results, f"lora/{task}"),
-        "full fine-tuning, one model a task": lambda task: seeds(results, f"full/{task}"),
-        "LoRA, one adapter for all three": lambda task: [run[task] for run in seeds(results, "joint/all")],
+    right = answered["cells"]
+    rows: dict[str, dict[str, Any]] = {
+        "the base": {"runs": {}, "right": "base"},
+        f"the base, {answered['settings']['shots']} examples in the prompt": {"runs": {}, "right": "examples"},
+        "LoRA, one adapter a task": {"runs": {t: seeds(trained, f"lora/{t}") for t in TASKS}, "right": "own"},
+        "full fine-tuning, one model a task": {"runs": {t: seeds(trained, f"full/{t}") for t in TASKS}},
+        "LoRA, one adapter for all three": {"runs": {t: [r[t] for r in seeds(trained, "joint/all")] for t in TASKS}},
     }
-    return Table(
-        [
-            {
-                "": name,
-                "define: perplexity": round(mean(run["perplexity"] for run in found("define")), 1),
-                "topic: exact": percent(mean(run["exact"] for run in found("topic"))),
-                "reverse: exact": percent(mean(run["exact"] for run in found("reverse"))),
-            }
-            for name, found in rows.items()
-        ],
-        "Test data; trained rows are means of three seeds",
-    )
+    table = []
+    for name, row in rows.items():
+        line: dict[str, Any] = {"": name}
+        for task in TASKS:
+            losses = [run["loss"] for run in row["runs"].get(task, [])]
+            line[f"{task}: loss"] = f"{mean(losses):.2f}" if losses else "-"
+        for task in ("topic", "reverse"):
+            cell = f"{task if row.get('right') == 'own' else row.get('right')}/{task}"
+            line[f"{task}: right"] = percent(right[cell]["right"]) if cell in right else "-"
+        table.append(line)
+    return Table(table, "Test data. Losses: mean of three seeds. Right answers: the stored adapters, 100 questions")
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.0f} %"
 
 
-def latency(results: Mapping[str, Any]) -> Figure:
+def latency(cpu: Mapping[str, Any], gpu: Mapping[str, Any]) -> Figure:
     """Time of an unmerged and of a routed forward pass over the merged one's, by batch size, on two machines."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.4), sharey=True)
+    series = (
+        (gpu, "cuda", "qv", "routed", "GPU, q and v, three adapters routed"),
+        (gpu, "cuda", "all", "unmerged", "GPU, all 7 matrices"),
+        (gpu, "cuda", "qv", "unmerged", "GPU, q and v"),
+        (cpu, "cpu", "qv", "routed", "CPU, q and v, three adapters routed"),
+        (cpu, "cpu", "all", "unmerged", "CPU, all 7 matrices"),
+        (cpu, "cpu", "qv", "unmerged", "CPU, q and v"),
+    )
     for ax, (work, title) in zip(axes, (("read", "reading 32 tokens"), ("write", "writing one token")), strict=True):
-        for index, (device, targets, variant, label) in enumerate(
-            (
-                ("cuda", "all", "unmerged", "GPU, all 7 matrices a block"),
-                ("cuda", "qv", "unmerged", "GPU, query and value"),
-                ("cpu", "all", "unmerged", "CPU, all 7"),
-                ("cpu", "qv", "unmerged", "CPU, query and value"),
-                ("cpu", "qv", "routed", "CPU, q and v, three adapters routed"),
-            )
-        ):
+        for index, (results, device, targets, variant, label) in enumerate(series):
             ax.plot(
                 range(len(BATCHES)),
                 [ratio(results, device, targets, work, batch, variant) for batch in BATCHES],
@@ -69,8 +69,11 @@ def latency(results: Mapping[str, Any]) -> Figure:
                 color=palette.LINES[index],
                 linestyle=palette.DASHES[index],
                 marker=palette.MARKERS[index],
+                markersize=5,
             )
         ax.axhline(1, color=palette.GREY, linewidth=1.2)
+        ax.annotate("merged", (len(BATCHES) - 1, 1), xytext=(0, -13), textcoords="offset points", ha="right",
+                    color=palette.GREY, fontsize=9)  # fmt: skip
         ax.set_xticks(range(len(BATCHES)), [str(batch) for batch in BATCHES])
         ax.set_xlabel("rows in the batch")
         ax.set_title(title, fontsize=11)
@@ -86,7 +89,33 @@ def ratio(results: Mapping[str, Any], device: str, targets: str, work: str, batc
     return found[variant] / found["merged"]
 
 
-def kept(results: Mapping[str, Any], task: str, run: Mapping[str, Any]) -> float:
-    """How much of the way from the base (0) to the task's own adapter (1) a run has gone, in loss per token."""
-    base, own = results["cells"][f"base/{task}"]["loss"], results["cells"][f"lora/{task}/0"]["loss"]
-    return (base - run["loss"]) / (base - own)
+COMBINED = ("define+topic", "define+reverse", "topic+reverse", "define+topic+reverse")
+
+
+def combinations(answered: Mapping[str, Any]) -> Figure:
+    """Loss of weighted sums on each of their tasks, between the base and the task's own adapter."""
+    cells = answered["cells"]
+    figure, axes = plt.subplots(1, 3, figsize=(8.8, 3.9))
+    for ax, task in zip(axes, TASKS, strict=True):
+        places = [names for names in COMBINED if task in names.split("+")]
+        for index, (how, weight) in enumerate((("cat", 0.5), ("cat", 1.0), ("linear", 0.5), ("linear", 1.0))):
+            ax.plot(
+                range(len(places)),
+                [cells[f"combine/{how}/{names}/{weight}/{task}"]["loss"] for names in places],
+                label=f"{'exact sum (cat)' if how == 'cat' else 'linear'}, weights {weight:g}",
+                color=palette.LINES[index],
+                marker=palette.MARKERS[index],
+                linestyle="none",
+                markersize=8,
+            )
+        for level, label, dash in ((cells[f"base/{task}"]["loss"], "base", ":"),
+                                   (cells[f"{task}/{task}"]["loss"], f"{task} alone", "-")):  # fmt: skip
+            ax.axhline(level, color=palette.GREY, linestyle=dash, linewidth=1.2)
+            ax.annotate(label, (-0.4, level), xytext=(0, 3), textcoords="offset points", color=palette.GREY, fontsize=9)
+        ax.set_xticks(range(len(places)), [names.replace("+", "\n+ ") for names in places], fontsize=9)
+        ax.set_xlim(-0.5, len(places) - 0.5)
+        ax.set_ylim(bottom=0)
+        ax.set_title(f"tested on {task}", fontsize=11)
+    axes[0].set_ylabel("test loss per token (nats)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    return figure

@@ -106,9 +106,24 @@ def load(
     known = KNOWN.get(str(name))
     source = find(known).source if known else _folder_or_hub_id(name)
     model, tokenizer = _open(source, num_labels=num_labels, dtype=dtype, seed=seed)
+    _check_end(model, tokenizer)
     if known:  # a saved adapter names its base: the public name, not a folder of this machine
         model.name_or_path = model.config._name_or_path = known.hub_id
     return model, tokenizer
+
+
+def _check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the tokenizer's end-of-text token the one at which the model stops.
+
+    Training appends the tokenizer's, generation stops at the model's. A release of transformers read SmolLM2's
+    tokenizer with another one, and adapters trained there never stopped.
+    """
+    end = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if isinstance(end, int) and tokenizer.eos_token_id is not None and tokenizer.eos_token_id != end:
+        same_padding = tokenizer.pad_token == tokenizer.eos_token
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+        if same_padding:
+            tokenizer.pad_token = tokenizer.eos_token
 
 
 # --- where a model is -----------------------------------------------------------------------------

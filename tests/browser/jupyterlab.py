@@ -90,6 +90,7 @@ def running_lab(folder: Path, private: Path) -> Iterator[Lab]:
         "IPYTHONDIR": str(private / "ipython"),
         "HF_HUB_OFFLINE": "1",
         "PYTHONWARNINGS": "ignore",
+        "OMP_WAIT_POLICY": "PASSIVE",  # as the Makefile sets it: threads that wait give way
     }
     port = free_port()
     command = [

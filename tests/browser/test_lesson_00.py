@@ -28,7 +28,7 @@ def test_the_first_lesson_and_its_switch(lab, page):
         pytest.skip(f"{LESSON} is not built yet")
     hand_out(ROOT / "notebooks", lab.folder)
     open_notebook(page, lab, LESSON)
-    run_all(page, lab, LESSON, seconds=420)
+    run_all(page, lab, LESSON, seconds=540)
     assert errors_shown(page) == []
     assert figures_shown(page) == 1
     assert page.get_by_text("not attempted yet").count() >= 1

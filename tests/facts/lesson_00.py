@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from statistics import mean
 
 from peftlab.bench.results import Results
@@ -33,9 +34,11 @@ def facts() -> list[str]:
     trained, total = tuned[0]["trainable"], tuned[0]["total"]
     eventuate, sensory = (tuned[0]["writes"][word] for word in ("eventuate", "sensory"))
     return [
-        f"You train {percent(trained / total, 2)} of its parameters",
+        f"you train a few new parameters, {percent(trained / total, 2)} of all",
         f"*filter* is `{writes['filter']}`",
+        f'it writes for *sensory*: "{writes["sensory"]}"',
         f"the perplexity falls from {before:.0f} to {mean(after):.0f}",
+        f"Without it, {exp(cells['base']['loss_without_end']):.0f} become {mean(map(exp, losses)):.0f}",
         f'*eventuate* came out as "{eventuate}"',
         f'*sensory* as "{sensory}"',
         f"The share rises from {right_word()[0]:.0f} % to between {min(shares):.0f} % and {max(shares):.0f} %",

@@ -67,7 +67,7 @@ def facts() -> list[str]:
         f"{two(at('head_again/1'))} and lies just below the first line. A dotted line marks full fine-tuning at "
         f"{two(at('full'))}",
         f"rising from {two(curve['4/8'][0])} to {two(max(curve['64/8']))} at 3e-3 and 1e-2, and fall at 3e-2, to "
-        f"{two(curve['4/8'][4])} and {two(curve['64/8'][4])}. The curve for r=64 with alpha 128 starts at "
+        f"{two(curve['4/8'][4])} and {two(curve['64/8'][4])}. The curve for r = 64 with alpha 128 starts at "
         f"{two(curve['64/128'][0])}, has the same height at 3e-3, and falls to {two(curve['64/128'][3])} at 1e-2",
         f"the stored curve lies in between: {percent(stable['0.0003'])} at 3e-4 and {percent(stable['0.01'])} at 1e-2",
         *questions(at, energy, noise),

@@ -46,6 +46,11 @@ EXERCISES = [
                 "There is a new line before 'Word:'. With triple quotes, begin right after them.",
             ),
             Mutant(
+                lambda word: f"Word: {word}\n    Definition:",
+                "The second line begins with spaces. Inside triple quotes, the indentation belongs to the text; with "
+                "\\n in a string on one line it does not arise.",
+            ),
+            Mutant(
                 lambda word: f"Word: {word}\nDefinition:\n",
                 "There is a new line after 'Definition:'. The model is to go on in the same line.",
             ),

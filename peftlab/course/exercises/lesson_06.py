@@ -20,7 +20,7 @@ def _randn(*shape: int, generator: torch.Generator) -> Tensor:
 # ---- 1: the best rank-r cut ---------------------------------------------------------------------------------------
 
 
-def best_cut(dW: Tensor, r: int) -> Tensor:
+def best_cut(dW: torch.Tensor, r: int) -> torch.Tensor:
     U, S, Vh = torch.linalg.svd(dW, full_matrices=False)
     return U[:, :r] * S[:r] @ Vh[:r]
 
@@ -71,7 +71,7 @@ def _cut_off_by_one(dW: Tensor, r: int) -> Tensor:
 # ---- 2: LoRA's output ---------------------------------------------------------------------------------------------
 
 
-def lora_forward(x: Tensor, W: Tensor, b: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
+def lora_forward(x, W, b, A, B, alpha):  # noqa: ANN001, ANN201  (shown to learners as they would write it)
     r = A.shape[0]
     return F.linear(x, W, b) + alpha / r * (x @ A.T @ B.T)
 
@@ -141,7 +141,7 @@ def _root_scale(x, W, b, A, B, alpha):  # noqa: ANN001, ANN202
 # ---- 4: the same for GPT-2's Conv1D -------------------------------------------------------------------------------
 
 
-def merged_conv1d(weight: Tensor, A: Tensor, B: Tensor, alpha: float) -> Tensor:
+def merged_conv1d(weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
     r = A.shape[0]
     return weight + alpha / r * (B @ A).T
 

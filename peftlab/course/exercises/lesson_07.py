@@ -20,7 +20,7 @@ SIZES = {"bytes of one adapter": 1_843_200, "adapters in the space of one copy":
 # ---- 2: one layer, a mixed batch ----------------------------------------------------------------------------------
 
 
-def routed(x: Tensor, W: Tensor, adapters: dict, names: list, scale: float) -> Tensor:
+def routed(x: torch.Tensor, W: torch.Tensor, adapters: dict, names: list, scale: float) -> torch.Tensor:
     h = x @ W.T
     for row, name in enumerate(names):
         if name in adapters:
@@ -82,7 +82,7 @@ def _sorted_rows(x, W, adapters, names, scale):  # noqa: ANN001, ANN202
 # ---- 3: a weighted sum of adapters, exactly -----------------------------------------------------------------------
 
 
-def weighted_sum(factors: list, weights: list) -> tuple[Tensor, Tensor]:
+def weighted_sum(factors: list, weights: list) -> tuple[torch.Tensor, torch.Tensor]:
     A = torch.cat([w * A for (A, _), w in zip(factors, weights, strict=True)])
     B = torch.cat([B for _, B in factors], dim=1)
     return A, B
@@ -212,7 +212,7 @@ EXERCISES = [
         ),
         mutants=(
             Mutant(_linear, "You add the A's and the B's. (B₁ + B₂)(A₁ + A₂) has cross terms B₁A₂ and B₂A₁."),
-            Mutant(_linear_roots, "That is peft's 'linear': the square roots are right, but the cross terms are there."),
+            Mutant(_linear_roots, "That is peft's 'linear': right square roots, but the cross terms are there."),
             Mutant(_weights_twice, "The weight comes in twice, in A and in B: the product has wᵢ²."),
             Mutant(_no_weights, "The weights are missing."),
             Mutant(_first_weight, "Every adapter has its own weight; you use the first one for all."),

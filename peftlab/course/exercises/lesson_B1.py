@@ -55,6 +55,10 @@ def _head_scale_by_tokens(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.softmax(q @ k.T / q.shape[0] ** 0.5, dim=-1) @ v
 
 
+def _head_scale_by_values(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.softmax(q @ k.T / v.shape[-1] ** 0.5, dim=-1) @ v
+
+
 def _head_scale_by_32(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.softmax(q @ k.T / 32**0.5, dim=-1) @ v
 
@@ -136,21 +140,22 @@ EXERCISES = [
         cases=_head_cases,
         tolerance=1e-5,
         hints=(
-            "Every query with every key: q @ k.T has the shape (queries, keys). Its width d_head is q.shape[-1].",
+            "Every query with every key: q @ k.T has the shape (queries, keys). The head's width d_h is q.shape[-1].",
             "softmax runs over the keys, which are the last dimension; then the weights multiply v.",
         ),
         mutants=(
-            Mutant(_head_no_scale, "The scores are not divided by the root of d_head."),
-            Mutant(_head_scale_without_root, "You divide by d_head; it should be its root, d_head ** 0.5."),
-            Mutant(_head_scale_by_tokens, "You take the root of the number of tokens. d_head is q.shape[-1]."),
-            Mutant(_head_scale_by_32, "32 is MiniLM's d_head. Read it off q.shape[-1], so that any head works."),
-            Mutant(_head_multiplies, "You multiply by the root of d_head. Divide by it."),
+            Mutant(_head_no_scale, "The scores are not divided by the root of d_h."),
+            Mutant(_head_scale_without_root, "You divide by d_h; it should be its root, d_h ** 0.5."),
+            Mutant(_head_scale_by_tokens, "You take the root of the number of tokens. d_h is q.shape[-1]."),
+            Mutant(_head_scale_by_values, "You take the root of the width of v. d_h is the width of q and k."),
+            Mutant(_head_scale_by_32, "32 is MiniLM's d_h. Read it off q.shape[-1], so that any head works."),
+            Mutant(_head_multiplies, "You multiply by the root of d_h. Divide by it."),
             Mutant(
                 _head_over_queries,
                 "softmax over the wrong dimension: the weights of one query, over all keys, add up to one (dim=-1).",
             ),
             Mutant(_head_no_softmax, "softmax is missing: the scores must become weights that add up to one."),
-            Mutant(_head_scale_after_softmax, "The root of d_head belongs inside softmax, on the scores."),
+            Mutant(_head_scale_after_softmax, "The root of d_h belongs inside softmax, on the scores."),
             Mutant(_head_only_weights, "Those are the attention weights. Multiply them by v."),
             Mutant(_head_causal, "You hide later tokens. MiniLM reads in both directions: no mask here."),
         ),

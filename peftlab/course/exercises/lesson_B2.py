@@ -170,6 +170,20 @@ EXERCISES = [
                 {"A": 4, "B": 2, "C": 1},
                 "None of the three yet. Read each patient from the top and note what exists at every line.",
             ),
+            Mutant(
+                {"A": 1, "B": 1, "C": 4},
+                "B and C are right. In A the optimiser is made last, so it knows the path. What happened to the path "
+                "before that?",
+            ),
+            Mutant(
+                {"A": 2, "B": 2, "C": 4},
+                "A and C are right. In B nothing is frozen after the path is in. What comes before it?",
+            ),
+            Mutant(
+                {"A": 2, "B": 1, "C": 1},
+                "A and B are right. In C the optimiser is made last, and it is given the path too. Which of the two "
+                "models runs and trains?",
+            ),
             Mutant({"A": "2", "B": "1", "C": "4"}, "Right, but without the quotes: the numbers 1 to 4."),
         ),
         shown="""

@@ -56,7 +56,7 @@ def _terms_last_dimension(B: Tensor, A: Tensor) -> Tensor:
 NUMBERS = {"the whole matrix": 589_824, "B and A, r = 8": 15_360, "largest r that is still smaller": 307}
 
 
-def _counted(whole: int = 589_824, thin: int = 15_360, largest: int = 307) -> dict[str, int]:
+def _counted(whole: int = 589_824, thin: int = 15_360, largest: float = 307) -> dict[str, float]:
     return dict(zip(NUMBERS, (whole, thin, largest), strict=True))
 
 
@@ -104,6 +104,7 @@ EXERCISES = [
                 _counted(thin=8 * 1536 * 8 * 384),
                 "You multiplied the sizes of B and A. They are stored side by side: add.",
             ),
+            Mutant(_counted(largest=307.2), "A rank is a whole number: round down."),
             Mutant(_counted(largest=308), "One too many: 308 · 1920 is more than 589,824. Round down."),
             Mutant(
                 _counted(largest=384),

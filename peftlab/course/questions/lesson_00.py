@@ -96,8 +96,8 @@ QUIZ = [
             Option(
                 "It goes through to the adapter, and only the frozen weights get no gradient of their own",
                 "Yes. That is why a PEFT step costs less than full training, but far from nothing: the way forward and "
-                "most of the way back remain. What falls away are the gradients of the frozen weights, and what the "
-                "optimiser Adam keeps for them: two more numbers for every weight.",
+                "about half of the work on the way back remain. What falls away are the gradients of the frozen "
+                "weights, and what the optimiser Adam keeps for them: two more numbers for every weight.",
                 right=True,
             ),
             Option(
@@ -187,9 +187,9 @@ PREDICTIONS = [
     ),
     Prediction(
         "file",
-        "You trained 460,800 numbers of 4 bytes. The base model has 134.5 million, of 2 bytes in its file. What do you "
-        "send?",
-        choices=["a file of about 2 kB", "about 2 MB", "about 30 MB", "about 270 MB, the model is needed as a whole"],
+        "You trained 460,800 numbers of 4 bytes. The base model has 134.5 million, of 2 bytes in its file. How large "
+        "is the file that you send?",
+        choices=["about 2 kB", "about 2 MB", "about 30 MB", "about 270 MB: the model is needed as a whole"],
         truth=1,
         says="Only what was trained is saved. Your friend's base model does the rest, and must be the same one.",
     ),

@@ -46,7 +46,7 @@ QUIZ = [
         [
             Option(
                 "The learning rate: it must be too small",
-                "A tiny learning rate changes some bits all the same. Exactly equal means: never touched.",
+                "No: even a tiny learning rate nearly always changes some bits. Exactly equal suggests: never touched.",
             ),
             Option(
                 "Whether the optimiser was made after the adapter was put in, and whether the adapter is frozen",
@@ -55,7 +55,7 @@ QUIZ = [
             ),
             Option(
                 "Whether the adapter's rank is large enough",
-                "A small rank limits how far an adapter can go. It does not stop it from moving.",
+                "No: a small rank limits where an adapter can go. It does not stop it from moving.",
             ),
         ],
     ),

@@ -48,8 +48,12 @@ QUIZ = [
                 "Yes: 8 + 4 multiplication tables. It can be less, if directions coincide or cancel.",
                 right=True,
             ),
-            Option("32", "No: ranks add up; they do not multiply."),
-            Option("Always exactly 12", "Usually, but not always: add a change and its negative, and the rank is 0."),
+            Option("32", "No: ranks can add up, but they do not multiply."),
+            Option(
+                "Always exactly 12",
+                "No: usually, but not always. If the second repeats four tables of the first, the sum has rank 8 or "
+                "less.",
+            ),
         ],
     ),
     Question(
