@@ -389,4 +389,4 @@ def test_a_missing_mathjax_is_explained(monkeypatch):
 
 def test_the_shown_solution_is_the_courses():
     text = lessons.hints_and_solutions([exercise("06.best_cut")])
-    assert "def best_cut(dW: Tensor, r: int)" in text
+    assert "def best_cut(dW: torch.Tensor, r: int)" in text

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -488,3 +489,11 @@ def test_smollm2_answers_and_is_a_plain_llama():
 def test_the_packages_of_the_models_are_never_imported():
     models.describe()
     assert not {MINILM.package, SMOLLM2.package} & set(sys.modules)
+
+
+@pytest.mark.parametrize(("padding", "afterwards"), [("<start>", "<end>"), ("<pad>", "<pad>")])
+def test_a_corrected_end_token_takes_the_padding_along(padding, afterwards):
+    """Else training would teach an end that generation does not look for, or pad with a token that means something."""
+    tokenizer = SimpleNamespace(eos_token="<start>", pad_token=padding)
+    models._end_with(tokenizer, "<end>")
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<end>", afterwards)

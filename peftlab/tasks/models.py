@@ -74,6 +74,7 @@ SMOLLM2 = Known(
 )
 KNOWN = {known.name: known for known in (MINILM, SMOLLM2)}
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+SMOLLM2_END = "<|im_end|>"  # ends every turn of its chat format
 SMOLLM2_FOLDER = "smollm2-135m-instruct"
 
 
@@ -106,24 +107,22 @@ def load(
     known = KNOWN.get(str(name))
     source = find(known).source if known else _folder_or_hub_id(name)
     model, tokenizer = _open(source, num_labels=num_labels, dtype=dtype, seed=seed)
-    _check_end(model, tokenizer)
+    if known is SMOLLM2:  # releases of transformers may differ in what they read from its GGUF file
+        _end_with(tokenizer, SMOLLM2_END)
     if known:  # a saved adapter names its base: the public name, not a folder of this machine
         model.name_or_path = model.config._name_or_path = known.hub_id
     return model, tokenizer
 
 
-def _check_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the tokenizer's end-of-text token the one at which the model stops.
+def _end_with(tokenizer: PreTrainedTokenizerBase, end: str) -> None:
+    """Make `end` the end-of-text token, and the padding token where that was the same.
 
-    Training appends the tokenizer's, generation stops at the model's. A release of transformers read SmolLM2's
-    tokenizer with another one, and adapters trained there never stopped.
+    Adapters trained with another one never stopped: training appends this token, generation looks for it.
     """
-    end = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if isinstance(end, int) and tokenizer.eos_token_id is not None and tokenizer.eos_token_id != end:
-        same_padding = tokenizer.pad_token == tokenizer.eos_token
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
-        if same_padding:
-            tokenizer.pad_token = tokenizer.eos_token
+    same_padding = tokenizer.pad_token == tokenizer.eos_token
+    tokenizer.eos_token = end
+    if same_padding:
+        tokenizer.pad_token = end
 
 
 # --- where a model is -----------------------------------------------------------------------------
@@ -367,6 +366,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     model.load_state_dict(read.state_dict())
     model.generation_config = read.generation_config
     tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.eos_token = SMOLLM2_END
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
 
     with _quiet():
         model.to(torch.bfloat16).save_pretrained(folder)

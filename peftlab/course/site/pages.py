@@ -145,7 +145,7 @@ def result_page(name: str, content: Mapping[str, Any], bench: Path, lessons: Seq
 
 def what_it_measured(name: str, bench: Path) -> str:
     """The first paragraph of the measurement's own description."""
-    path = bench / f"{name}.py"
+    path = bench / f"{name.removesuffix('_gpu')}.py"  # the same measurement on another machine
     if not path.exists():
         return "No description."
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "No description."
