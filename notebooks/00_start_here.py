@@ -241,7 +241,8 @@ predict("00.knowledge")
 runs = {"untuned": stored["base"], "untuned, 8 entries in its prompt": stored["shots"]}
 runs |= {f"60 LoRA steps, seed {seed}": stored[f"seed/{seed}"] for seed in range(3)}
 plots.table([
-    {"model": name, "loss without the end": run["loss_without_end"], "finds the right word": f"{run['own_word_likelier']:.0%}"}
+    {"model": name, "loss without the end": run["loss_without_end"],
+     "finds the right word": f"{run['own_word_likelier']:.0%}"}
     for name, run in runs.items()
 ], caption="300 test words, stored runs")
 

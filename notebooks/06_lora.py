@@ -488,4 +488,4 @@ quiz("06")
 # %% [markdown] tags=["footer"]
 # ---
 #
-# *This is the last one so far.*
+# **Next:** [07 · LoRA at work](07_lora_at_work.ipynb), merge, swap, and serve three tasks from one base in one batch.

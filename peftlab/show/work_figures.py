@@ -49,22 +49,20 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def latency(cpu: Mapping[str, Any], gpu: Mapping[str, Any]) -> Figure:
-    """Time of an unmerged and of a routed forward pass over the merged one's, by batch size, on two machines."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.4), sharey=True)
+def latency(results: Mapping[str, Any]) -> Figure:
+    """Time of the base, of an unmerged and of a routed forward pass over the merged one's, by batch size, on a GPU."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.2), sharey=True)
     series = (
-        (gpu, "cuda", "qv", "routed", "GPU, q and v, three adapters routed"),
-        (gpu, "cuda", "all", "unmerged", "GPU, all 7 matrices"),
-        (gpu, "cuda", "qv", "unmerged", "GPU, q and v"),
-        (cpu, "cpu", "qv", "routed", "CPU, q and v, three adapters routed"),
-        (cpu, "cpu", "all", "unmerged", "CPU, all 7 matrices"),
-        (cpu, "cpu", "qv", "unmerged", "CPU, q and v"),
+        ("qv", "routed", "three adapters routed, on query and value"),
+        ("all", "unmerged", "one unmerged, on all 7 matrices of a block"),
+        ("qv", "unmerged", "one unmerged, on query and value"),
+        ("qv", "base", "no adapter"),
     )
     for ax, (work, title) in zip(axes, (("read", "reading 32 tokens"), ("write", "writing one token")), strict=True):
-        for index, (results, device, targets, variant, label) in enumerate(series):
+        for index, (targets, variant, label) in enumerate(series):
             ax.plot(
                 range(len(BATCHES)),
-                [ratio(results, device, targets, work, batch, variant) for batch in BATCHES],
+                [ratio(results, "cuda", targets, work, batch, variant) for batch in BATCHES],
                 label=label,
                 color=palette.LINES[index],
                 linestyle=palette.DASHES[index],
