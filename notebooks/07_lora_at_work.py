@@ -60,9 +60,11 @@ check("07.sizes", sizes)
 
 # %%
 adapters = datasets.data_folder() / "adapters"
+sizes = use("07.sizes", sizes)
 for folder in sorted(path for path in adapters.iterdir() if path.is_dir()):
     size = (folder / "adapter_model.safetensors").stat().st_size
-    print(f"{folder.name:8} {size:,} bytes on disk ({size - use('07.sizes', sizes)['bytes of one adapter']:,} for names)")
+    names = size - sizes["bytes of one adapter"]
+    print(f"{folder.name:8} {size:,} bytes on disk ({names:,} of them for names)")
 
 # %% [markdown]
 # A second full copy of the model would take as much disk as 291 adapters. For a model of 7 billion parameters and a LoRA on the same matrices, the ratio is larger still: matrices grow with $d^2$, adapters with $d$.

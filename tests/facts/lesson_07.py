@@ -42,7 +42,10 @@ def facts() -> list[str]:
     better = [cells[key]["loss"] < cells[key.replace("/cat/", "/linear/")]["loss"] for key in exact]
     assert 0.6 < mean(better) < 1  # "in most places, though not in all"
     assert whole["define"]["loss"] > cells["base/define"]["loss"]  # "worse than with no adapter at all"
+    run = trained["cells"]["lora/define/0"]
+    share = run["trainable"] / (run["total"] - run["trainable"])
     return [
+        f"with {percent(share, 2)} as many new numbers as the model has",
         f"LoRA reaches {loss('lora/define'):.2f} in defining, full fine-tuning {loss('full/define'):.2f}",
         f"in naming topics it is {loss('lora/topic'):.2f} against {loss('full/topic'):.2f}",
         f"finding words {loss('lora/reverse'):.2f} against {loss('full/reverse'):.2f}",
