@@ -1,7 +1,8 @@
 """The site's pages: sources are in the bibliography, terms in the glossary, numbers in the stored results.
 
-A number on the front page or in the overview is ours, and then it is written anew here from its source; or it is
-worked out by hand, and then it is computed here; or it is somebody else's, and then its paragraph has a citation.
+A number in the README, on the front page or in the overview is ours, and then it is written anew here from its
+source; or it is worked out by hand, and then it is computed here; or it is somebody else's, and then its paragraph has
+a citation.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ DOI = re.compile(r"doi\.org/(10\.\d{4,}/[^\s)\"'>\]]*[\w])")
 NUMBER = re.compile(r"(?<![\w.@/:-])\d+(?:\.\d+)?(?= ?%)|(?<![\w.@/:-])\d+\.\d+(?![\w.]*\d*/)")
 TERM = re.compile(r"\{term\}`(?:[^`<]*<)?([^`<>]+)>?`")
 NEUTRAL = {"#FFFFFF", "#F2F2F2", "#DDDDDD", "#222222"}
-# Versions and settings, which nobody measured.
-NOT_MEASURED = {"3.11"}
+# Versions, which nobody measured: of Python, of a licence.
+NOT_MEASURED = {"3.10", "3.11", "3.12", "3.14", "4.0"}
 
 
 def page(name: str) -> str:
-    return (BOOK / f"{name}.md").read_text(encoding="utf-8")
+    """The Markdown of a page of the site, or of the README."""
+    folder = ROOT if name == "README" else BOOK
+    return (folder / f"{name}.md").read_text(encoding="utf-8")
 
 
 def percent(value: float, digits: int = 0) -> str:
@@ -199,6 +202,7 @@ def measured() -> dict[str, list[str]]:
     ]
     full, lora = cells["full/0"]["total"], cells["lora_qv/8/0"]["trainable"]
     curve = {r: at(f"cut/top/{r}") for r in (0, 1, 4, 8, 384)}
+    assert curve[384] - curve[8] < 0.03  # "is flat from there", "nearly enough"
     energy = mean(e["8"] for seed in range(5) for e in cells[f"spectrum/{seed}"]["energy"].values())
     assert sum(d > 0 for d in behind("lora_qv/8")) == 5 and sum(d > 0 for d in behind("lora_all/8")) == 4
     assert at("control/random_of_equal_energy/8") > curve[8] - 0.05  # "come close"
@@ -207,10 +211,21 @@ def measured() -> dict[str, list[str]]:
         f"{curve[8]:.2f} at eight, and is flat from there. Keeping random directions it climbs much later: "
         f"{at('cut/random/16'):.2f} at sixteen, {at('cut/random/128'):.2f} at 128. Guessing would reach {1 / 12:.2f}"
     )
+    assert energy < 0.5  # "less than half of the change"
+    # SmolLM2's query and value matrices, in each of 30 blocks: 576 to 576 and 576 to 192.
+    train = 30 * 8 * ((576 + 576) + (576 + 192))
+    of_all = train + 134_515_008
     h100 = json.loads((BOOK / "assets/h100_single_runs.json").read_text(encoding="utf-8"))
     peak = h100["cells"]["peak_gib_with_checkpointing"]
     speed = h100["cells"]["tokens_per_second_without_checkpointing"]
     return {
+        "README": [
+            f"it climbs from {curve[0]:.2f} at none to {curve[1]:.2f} at one, {curve[4]:.2f} at four and "
+            f"{curve[8]:.2f} at eight, and is flat from there. With random directions it is still at "
+            f"{at('cut/random/16'):.2f} at sixteen, and reaches {at('cut/random/128'):.2f} at 128.",
+            "though they hold less than half of the change",
+            f"{train:,} of {of_all:,} parameters train ({train / of_all:.2%})",
+        ],
         "intro": [
             chart,
             f"The whole change gives {percent(curve[384])}, eight directions give {percent(curve[8])}",

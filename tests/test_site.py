@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import html
 import json
 import re
+import struct
 from pathlib import Path
 
 import nbformat
@@ -13,12 +15,14 @@ import pytest
 import yaml
 
 from peftlab.course import lessons as course
-from peftlab.course.exercise import Exercise, exercise, solution_text
+from peftlab.course.exercise import Exercise, exercise
 from peftlab.course.lessons import Lesson
 from peftlab.course.site import build as site_build
 from peftlab.course.site import check, lessons, links, pages
 from peftlab.errors import PeftLabError
 from peftlab.show import palette
+from peftlab.show.knobs import WITHOUT_KERNEL
+from peftlab.show.word_switch import ASLEEP
 from tests.built_site import built_site
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +68,19 @@ def test_links_lead_to_where_things_are_on_the_site(page, written, shown):
 def test_without_a_home_the_repository_is_named_in_words():
     unpublished = places("https://github.com/OWNER/course")
     assert links.rewrite("[data](../data/README.md)", "book/intro.md", unpublished) == "data (`data/README.md`)"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("85 % of 90 MB", "85\u00a0% of 90\u00a0MB"),
+        ("core, 12 min", "core, 12\u00a0min"),
+        ("20 minutes, 4 GBit", "20 minutes, 4 GBit"),
+        ("`85 %`", "`85\u00a0%`"),
+    ],
+)
+def test_a_number_keeps_its_unit(written, shown):
+    assert links.rewrite(written, "book/intro.md", places()) == shown
 
 
 def test_code_is_left_alone_and_a_figure_is_not():
@@ -127,6 +144,33 @@ def test_every_exercise_has_its_hints_and_its_solution_in_dropdowns():
     assert "two\\_of\\_them" in text
 
 
+def test_solutions_bear_the_names_that_the_exercises_have_in_the_lesson():
+    cell = nbformat.v4
+    book = cell.new_notebook(
+        cells=[
+            cell.new_markdown_cell("# 06 · LoRA"),
+            cell.new_markdown_cell("Before.\n\n### Exercise 1 · The cut of $x$ (4 minutes)\n\nWrite it."),
+            cell.new_code_cell("x = 1"),
+            cell.new_code_cell('check("06.one", one)'),
+            cell.new_code_cell('check("06.two", two)'),
+        ]
+    )
+    shown = lessons.page(book, course.lesson("06"), TASKS, places())
+    asked, solved = shown.cells[2].source, shown.cells[-1].source
+    assert "(exercise-06-one)=\n### Exercise 1 · The cut of $x$ (4 minutes)\n" in asked
+    assert asked.endswith("[Hints and solution](#to-solve-06-one)")
+    assert "(to-solve-06-one)=\n### Exercise 1 · The cut of $x$\n\n[Back to the exercise](#exercise-06-one)" in solved
+    assert "(to-solve-06-two)=\n### two\\_of\\_them\n\n5 minutes" in solved  # it has no heading in the lesson
+
+
+def test_a_solution_is_shown_without_remarks_to_our_linter():
+    def answer(x):  # noqa: ANN001, ANN202
+        return x  # kept
+
+    shown = lessons.solution_code(Exercise("06.x", "x", 1, solution=answer, hints=[]))
+    assert shown == "def answer(x):\n    return x  # kept"
+
+
 def test_a_lesson_without_exercises_gets_no_empty_section(notebook):
     shown = lessons.page(notebook, course.lesson("06"), [], places())
     assert not any("Hints" in cell.source for cell in shown.cells)
@@ -150,8 +194,32 @@ def test_a_control_sleeps_and_a_widget_with_a_twin_lives(notebook):
         cell.outputs[0].data for cell in lessons.page(notebook, lesson("06"), [], places()).cells if "outputs" in cell
     )
     assert "needs a running kernel" in control["text/html"] and "text/plain" not in control
+    assert 'class="admonition' in control["text/html"] and "make lab" in control["text/html"]
     assert twin["text/html"] == "<b>alive</b>"
     assert number == {"text/plain": "tensor(42)"}
+
+
+def test_the_live_panels_say_that_they_sleep():
+    """Knobs and switch bring words of their own: the note keeps them, and says what to do."""
+    for stored in (WITHOUT_KERNEL, ASLEEP):
+        assert lessons.NEEDS_A_KERNEL in stored
+        output = nbformat.v4.new_output("execute_result", {"text/html": f"<p>{stored}</p>", "text/plain": stored})
+        lessons.put_to_sleep(output)
+        assert f"<p>{stored}</p>" in output.data["text/html"] and "make lab" in output.data["text/html"]
+
+
+def png(width: int) -> str:
+    """The beginning of a PNG file, in base64."""
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", width, 300) + b"\x08\x06\0\0\0"
+    return base64.b64encode(head + bytes(40)).decode()
+
+
+@pytest.mark.parametrize(("width", "image"), [(971, {"alt": "A.", "classes": "wide-figure"}), (651, {"alt": "A."})])
+def test_a_figure_of_several_columns_is_marked(notebook, width, image):
+    shown = nbformat.v4.new_output("display_data", {"image/png": png(width), "text/plain": "<Figure>"})
+    cell = nbformat.v4.new_code_cell("draw()", outputs=[shown], metadata={"mystnb": {"image": {"alt": "A."}}})
+    notebook.cells.insert(1, cell)
+    assert lessons.page(notebook, course.lesson("06"), [], places()).cells[2].metadata["mystnb"]["image"] == image
 
 
 @pytest.mark.parametrize(
@@ -174,7 +242,7 @@ def test_the_table_of_contents_has_its_parts_in_order():
     every = [lesson("00"), lesson("06"), lesson("06x"), lesson("B1")]
     toc = yaml.safe_load(pages.toc(every, ["intro", "about", "zebra", "overview", "glossary"], ["scissors"]))
     files = {part["caption"]: [chapter["file"] for chapter in part["chapters"]] for part in toc["parts"]}
-    assert list(files) == ["Start", "Bridges", "Lessons", "Reference"]
+    assert list(files) == ["Start", "Lessons", "Bridges", "Reference"]
     assert toc["root"] == "intro"
     assert files["Start"] == ["lessons", "overview"]
     assert files["Bridges"] == ["notebooks/B1_name"]
@@ -214,6 +282,8 @@ def test_a_results_page_says_what_with_what_and_on_what(tmp_path):
     shown = pages.result_page("speed", content, tmp_path, [])
     assert "Seconds per step." in shown and "More." not in shown
     assert "| `cut` | 2 | `cut/1` | `loss` |" in shown and "| `full` | 1 | `full` | a float |" in shown
+    assert pages.measured_on(content) == "CPU"
+    assert pages.measured_on({"environment": {"device": "NVIDIA H100"}}) == "H100"
     assert "| `seeds` | `[0, 1]` |" in shown and "| `torch` | 2.13.0 |" in shown
     assert "../downloads/results/speed.json" in shown
 
@@ -308,7 +378,7 @@ def test_every_built_lesson_has_a_page_with_all_its_solutions(site):
         page = (site / "notebooks" / f"{each.file}.html").read_text(encoding="utf-8")
         words = re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]+>", "", page)))
         for task in lessons.exercises_of(each):
-            assert re.sub(r"\s+", "", solution_text(task)) in words, task.key
+            assert re.sub(r"\s+", "", lessons.solution_code(task)) in words, task.key
         assert "VBox(children=" not in page
 
 
@@ -344,6 +414,25 @@ def test_what_was_staged_is_what_is_committed(site):
         for ours, theirs in zip(shown, (c for c in stored.cells if c.cell_type == "code"), strict=True):
             assert ours.source == theirs.source and ours.execution_count == theirs.execution_count
             assert len(ours.outputs) == len(theirs.outputs)
+
+
+def test_every_exercise_has_its_name_and_its_way_to_the_solution(site):
+    for each in built_lessons():
+        page = (site / "notebooks" / f"{each.file}.html").read_text(encoding="utf-8")
+        for task in lessons.exercises_of(each):
+            assert f'href="#{lessons.solution_name(task)}"' in page and f'href="#{lessons.exercise_name(task)}"' in page
+        headings = [html.unescape(re.sub(r"<[^>]+>", "", found)) for found in re.findall(r"<h3>(.*?)<a", page)]
+        solved = headings[len(headings) - len(lessons.exercises_of(each)) :]
+        assert all(heading.startswith("Exercise ") for heading in solved), each.file
+
+
+def test_the_bibliography_links_each_paper_once(site):
+    page = (site / "bibliography.html").read_text(encoding="utf-8")
+    papers = re.findall(r'<div class="citation".*?</div>', page, re.DOTALL)
+    assert len(papers) > 50
+    for paper in papers:
+        links_out = re.findall(r'href="(https?://[^"]+)"', paper)
+        assert len(links_out) == 1 and paper.count("<em>") >= 1, paper
 
 
 def test_the_search_index_knows_lora(site):

@@ -144,6 +144,15 @@ def test_search_finds_lora(address, page):
     assert any("06_lora" in link.get_attribute("href") for link in results.all())
 
 
+def test_a_result_quotes_text_and_a_definition(address, page):
+    page.goto(f"{address}/search.html?q=QLoRA")
+    quoted = page.locator("#search-results p.context")
+    quoted.first.wait_for()
+    page.wait_for_load_state("networkidle")
+    assert quoted.first.inner_text().startswith("QLoRA: ")
+    assert not any(".pdf" in text or "import " in text for text in quoted.all_inner_texts())
+
+
 def test_the_search_field_leads_to_the_results(address, page):
     page.set_viewport_size(DESKTOP)
     page.goto(f"{address}/intro.html")
@@ -217,3 +226,46 @@ def test_text_keeps_to_a_readable_measure(address, page):
             return Math.max(...[...document.querySelectorAll('.bd-article p')].map(p => p.clientWidth / ch)); }"""
     )
     assert 40 < widest < 75
+
+
+def test_a_line_of_a_hundred_characters_is_read_whole(address, page):
+    page.set_viewport_size(DESKTOP)
+    page.goto(f"{address}/notebooks/06_lora.html")
+    cell = page.locator(".cell_input pre").first
+    cell.evaluate("(element, text) => { element.textContent = text; }", "x" * 100)
+    assert cell.evaluate("element => element.scrollWidth <= element.clientWidth")
+    cell.evaluate("(element, text) => { element.textContent = text; }", "x" * 140)
+    assert cell.evaluate("element => element.scrollWidth > element.clientWidth")
+
+
+def test_a_widget_ends_below_its_last_button(address, page):
+    page.goto(f"{address}/notebooks/06_lora.html")
+    page.wait_for_function("document.querySelectorAll('.peftlab-widget:not([data-peftlab-alive])').length === 0")
+    empty = page.evaluate(
+        """() => [...document.querySelectorAll('.peftlab-widget')].map(widget => {
+            const ends = [...widget.querySelectorAll('button, input')].map(e => e.getBoundingClientRect().bottom);
+            return widget.getBoundingClientRect().bottom - Math.max(...ends); })"""
+    )
+    assert len(empty) > 5 and max(empty) < 24, empty
+
+
+def test_a_link_in_a_caption_stands_in_its_line(address, page):
+    page.goto(f"{address}/overview.html")
+    links = page.locator("figcaption a.reference")
+    assert links.count() > 0
+    assert {link.evaluate("element => getComputedStyle(element).display") for link in links.all()} == {"inline"}
+
+
+def test_no_line_begins_with_the_full_stop_of_a_formula(address, phone):
+    phone.goto(f"{address}/notebooks/06_lora.html")
+    phone.evaluate("async () => { await MathJax.startup.promise; }")
+    torn = """() => [...document.querySelectorAll('.bd-article span.math')].flatMap(formula => {
+        const after = formula.nextSibling;
+        if (after?.nodeType !== Node.TEXT_NODE || !/^[.,;:!?)]/.test(after.data)) return [];
+        const mark = document.createRange();
+        mark.setStart(after, 0);
+        mark.setEnd(after, 1);
+        const [drawn, stop] = [formula.getBoundingClientRect(), mark.getBoundingClientRect()];
+        return [{ where: after.parentElement.textContent.slice(0, 40), torn: stop.top >= drawn.bottom }]; })"""
+    found = phone.evaluate(torn)
+    assert len(found) > 10 and [each["where"] for each in found if each["torn"]] == []

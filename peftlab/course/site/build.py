@@ -146,7 +146,8 @@ def run_jupyter_book(source: Path, out: Path) -> Path:
     """Build `source` and return the folder of the site. Raises PeftLabError with the warnings, if there is one."""
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
     command += ["--path-output", str(out), "-W", "--keep-going", "-q"]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
+    here = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # for our Sphinx extension
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "NO_COLOR": "1", "PYTHONPATH": here}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     html = out / "_build" / "html"
     if ran.returncode or not (html / "index.html").exists():

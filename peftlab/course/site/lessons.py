@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import importlib
 import importlib.util
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 
 import ipywidgets
 import nbformat
@@ -18,26 +20,50 @@ from peftlab.course.site.links import Map, rewrite
 from peftlab.course.workspace import without_outputs
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-ASLEEP = (
-    '<div class="peftlab-asleep" role="note">This control needs a running kernel: '
-    "open the lesson in JupyterLab to use it.</div>"
-)
+NEEDS_A_KERNEL = "needs a running kernel"  # what the stored view of a live panel says of itself
+EXERCISE_HEADING = re.compile(r"^### (?P<title>Exercise \d+ · .+?)(?: \(\d+ minutes?\))?$", re.MULTILINE)
+WIDE = 800  # pixels: a figure drawn for more than one column, whose letters a phone would shrink to dots
 
 
 def page(notebook: NotebookNode, lesson: Lesson, exercises: Sequence[Exercise], places: Map) -> NotebookNode:
     """The notebook as the site shows it; the given one is left as it is."""
     shown = copy.deepcopy(notebook)
     path = f"notebooks/{lesson.file}.ipynb"
+    titles = join_exercises_to_solutions(shown.cells, exercises)
     for cell in shown.cells:
         if cell.cell_type == "markdown":
             cell.source = rewrite(cell.source, path, places)
         for output in cell.get("outputs", []):
             put_to_sleep(output)
+            if picture_width(output) > WIDE:
+                cell.metadata.setdefault("mystnb", {}).setdefault("image", {})["classes"] = "wide-figure"
     shown.cells.insert(1, _markdown(actions(lesson, places), "actions"))
     if exercises:
         footer = next((i for i, cell in enumerate(shown.cells) if "footer" in _tags(cell)), len(shown.cells))
-        shown.cells.insert(footer, _markdown(hints_and_solutions(exercises), "solutions"))
+        shown.cells.insert(footer, _markdown(hints_and_solutions(exercises, titles), "solutions"))
     return shown
+
+
+def join_exercises_to_solutions(cells: Sequence[NotebookNode], exercises: Sequence[Exercise]) -> dict[str, str]:
+    """Give each exercise's text, in place, a name and a link to its solution. Returns the headings by exercise key.
+
+    An exercise's heading is the last one above the cell that checks it; an exercise without one is left out.
+    """
+    titles: dict[str, str] = {}
+    asked: NotebookNode | None = None
+    for cell in cells:
+        if cell.cell_type == "markdown" and EXERCISE_HEADING.search(cell.source):
+            asked = cell
+        task = next((each for each in exercises if f'check("{each.key}"' in cell.source), None)
+        if cell.cell_type != "code" or task is None or asked is None:
+            continue
+        heading = list(EXERCISE_HEADING.finditer(asked.source))[-1]
+        titles[task.key] = heading["title"]
+        named = f"({exercise_name(task)})=\n{heading[0]}"
+        asked.source = asked.source[: heading.start()] + named + asked.source[heading.end() :]
+        asked.source += f"\n\n{{.to-solution}}\n[Hints and solution](#{solution_name(task)})"
+        asked = None
+    return titles
 
 
 def exercises_of(lesson: Lesson) -> list[Exercise]:
@@ -54,13 +80,39 @@ def download(content: bytes) -> bytes:
 
 
 def put_to_sleep(output: NotebookNode) -> None:
-    """Replace, in place, a control that is only alive with a kernel by a note. Widgets with an HTML twin stay."""
+    """Say, in place, that a control is alive only with a kernel. Widgets with a living HTML twin stay as they are."""
     data = output.get("data")
-    if not data or "text/html" in data:
+    if not data:
         return
-    plain = "".join(data.get("text/plain", ""))
-    if WIDGET_VIEW in data or is_control(plain):
-        output["data"] = nbformat.from_dict({"text/html": ASLEEP})
+    stored = "".join(data.get("text/html", ""))
+    if stored:
+        is_asleep = NEEDS_A_KERNEL in stored and "<script" not in stored
+    else:
+        is_asleep = WIDGET_VIEW in data or is_control("".join(data.get("text/plain", "")))
+    if is_asleep:
+        output["data"] = nbformat.from_dict({"text/html": asleep(stored)})
+
+
+def asleep(stored: str = "") -> str:
+    """A note in a control's place. stored: HTML of what the control says of itself, or showed when it was alive."""
+    what = stored or f"<p>This control {NEEDS_A_KERNEL}: it computes while you move it.</p>"
+    return (
+        '<div class="admonition note peftlab-asleep">'
+        '<p class="admonition-title">Asleep on this page, alive in JupyterLab</p>'
+        f"{what}"
+        "<p>To wake it: <code>make lab</code>, in a copy of the course, opens JupyterLab. "
+        "Run the lesson there, from the top. "
+        '<a href="#how-to-run">How to run this lesson</a></p></div>'
+    )
+
+
+def picture_width(output: NotebookNode) -> int:
+    """Width in pixels of an output's PNG picture; 0 if it has none."""
+    picture = output.get("data", {}).get("image/png")
+    if not picture:
+        return 0
+    head = base64.b64decode("".join(picture)[:44])  # the first 33 bytes: signature and header
+    return struct.unpack(">I", head[16:20])[0]
 
 
 def is_control(plain: str) -> bool:
@@ -79,7 +131,7 @@ def actions(lesson: Lesson, places: Map) -> str:
     github = places.repository.removeprefix("https://")
     colab = f"https://colab.research.google.com/{github.replace('github.com', 'github', 1)}/blob/main/{path}"
     later = "" if places.published else " The link works once the course's repository is public."
-    return f"""<p class="lesson-actions">
+    return f"""<p class="lesson-actions" id="how-to-run">
 <a href="../downloads/{lesson.file}.ipynb" download>Download the notebook</a>
 <a href="{colab}">Open in Colab</a>
 </p>
@@ -102,16 +154,31 @@ Then restart the session, so that Python finds the course, and go on from the to
 """
 
 
-def hints_and_solutions(exercises: Sequence[Exercise]) -> str:
-    """A section with two dropdowns for each exercise."""
+def hints_and_solutions(exercises: Sequence[Exercise], titles: Mapping[str, str] | None = None) -> str:
+    """A section with two dropdowns for each exercise. titles: headings in the lesson, by exercise key."""
     parts = ["## Hints and solutions", "Try first: each check in the lesson says what is not right yet."]
     for task in exercises:
-        name = task.key.partition(".")[2]
         hints = "\n".join(f"{number}. {plain(text)}" for number, text in enumerate(task.hints, 1))
-        parts.append(f"### {plain(task.title)}\n\n({task.minutes} minutes, `{task.key}`)")
-        parts.append(dropdown("hints", name, hints))
-        parts.append(dropdown("solution", name, f"````python\n{solution_text(task)}\n````"))
+        title = (titles or {}).get(task.key)
+        back = f"[Back to the exercise](#{exercise_name(task)}) · " if title else ""
+        parts.append(f"({solution_name(task)})=\n### {title or plain(task.title)}")
+        parts.append(f"{back}{task.minutes} minutes · `{task.key}`")
+        parts.append(dropdown("hints", task.key, hints))
+        parts.append(dropdown("solution", task.key, f"````python\n{solution_code(task)}\n````"))
     return "\n\n".join(parts)
+
+
+def exercise_name(task: Exercise) -> str:
+    return f"exercise-{slug(task.key)}"
+
+
+def solution_name(task: Exercise) -> str:
+    return f"to-solve-{slug(task.key)}"
+
+
+def solution_code(task: Exercise) -> str:
+    """The solution as it is shown: remarks to our linter mean nothing to a learner."""
+    return re.sub(r"\s*# noqa\b.*$", "", solution_text(task), flags=re.MULTILINE)
 
 
 def dropdown(kind: str, name: str, content: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 PLACEHOLDER = "OWNER"  # in the repository's address, until the course has one
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\[\]]*)\]\((?P<target>[^()\s]+)\)")
 CARD_LINK = re.compile(r"^:link: (?P<target>\S+)\n(?P<kind>:link-type: doc\n)?", re.MULTILINE)
-NUMBER_AND_PERCENT = re.compile(r"(?<=\d) %")
+NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=(?:%|min|kB|MB|GB|GiB)(?!\w))")
 FENCE = re.compile(r"\s*(?P<marks>`{3,}|~{3,}|:{3,})(?P<info>.*)")
 
 
@@ -42,7 +42,7 @@ def rewrite(text: str, page: str, places: Map) -> str:
 
     To a page of the site: relative to this page's place there. To a planned lesson: the words without a link. To
     another file of the repository: its address there, or its path in words while there is no address. Anything else
-    stays as it is, and Sphinx warns of it. On the way, "85 %" gets a space that does not break.
+    stays as it is, and Sphinx warns of it. On the way, "85 %" and "4 GB" get spaces that do not break.
     """
 
     def resolved(target: str) -> str:
@@ -74,7 +74,7 @@ def rewrite(text: str, page: str, places: Map) -> str:
                 return ""
         return match[0]
 
-    return outside_code(text, lambda part: NUMBER_AND_PERCENT.sub("\u00a0%", CARD_LINK.sub(card, LINK.sub(link, part))))
+    return outside_code(text, lambda part: NUMBER_AND_UNIT.sub("\u00a0", CARD_LINK.sub(card, LINK.sub(link, part))))
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:

@@ -32,7 +32,7 @@ def toc(lessons: Sequence[Lesson], pages: Sequence[str], results: Sequence[str])
     reference = [name for name in REFERENCE if name in pages] + sorted(set(pages) - known)
     of_kind = {
         caption: [{"file": f"notebooks/{each.file}"} for each in lessons if each.kind in kinds]
-        for caption, kinds in {"Bridges": ["bridge"], "Lessons": ["lesson", "deep dive"]}.items()
+        for caption, kinds in {"Lessons": ["lesson", "deep dive"], "Bridges": ["bridge"]}.items()
     }
     stored = {"file": "results", "sections": [{"file": f"results/{name}"} for name in results]}
     parts = [
@@ -108,7 +108,12 @@ def builds_page(lessons: Sequence[Lesson], record: Mapping[str, Mapping[str, int
 def results_page(found: Mapping[str, Mapping[str, Any]], bench: Path) -> str:
     """The list of all stored results. found: name -> content of its file."""
     rows = [
-        [f"[{name}](results/{name}.md)", what_it_measured(name, bench), f"{len(content.get('cells', {})):,}"]
+        [
+            f"[{name}](results/{name}.md)",
+            what_it_measured(name, bench),
+            measured_on(content),
+            f"{len(content.get('cells', {})):,}",
+        ]
         for name, content in found.items()
     ]
     return "\n\n".join(
@@ -116,7 +121,7 @@ def results_page(found: Mapping[str, Mapping[str, Any]], bench: Path) -> str:
             "# Stored results",
             "Every number that a lesson quotes comes from one of these files, and a test holds the prose to them. "
             "Each file says with which settings, versions and machine it was measured.",
-            table(["results", "what was measured", "cells"], rows, right=[2]),
+            table(["results", "what was measured", "measured on", "cells"], rows, right=[3]),
             "",
         ]
     )
@@ -150,6 +155,11 @@ def what_it_measured(name: str, bench: Path) -> str:
         return "No description."
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "No description."
     return " ".join(text.split("\n\n")[0].split())
+
+
+def measured_on(content: Mapping[str, Any]) -> str:
+    """The accelerator that a result names, or that there was none."""
+    return content.get("environment", {}).get("device", "CPU").removeprefix("NVIDIA ")
 
 
 def families(cells: Mapping[str, Any]) -> list[list[str]]:
