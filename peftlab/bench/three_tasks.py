@@ -25,23 +25,24 @@ from peftlab.tasks.training import train
 TASKS = ("define", "topic", "reverse")
 SEEDS = (0, 1, 2)
 SETTINGS = {"steps": 180, "batch_size": 32, "schedule": "linear", "warmup": 0, "max_length": 48}
-CANDIDATES = {"lora": (5e-4, 1e-3, 2e-3, 4e-3), "full": (2e-5, 5e-5, 1e-4)}
+CANDIDATES = {"lora": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), "full": (5e-5, 1e-4, 2e-4, 4e-4)}
 METHOD = LoRA(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
 SHOTS = 8  # examples in the prompt of the untuned model
 
 
 def run(results: Results) -> None:
+    torch.set_float32_matmul_precision("high")  # on a GPU: TF32 products, three times as fast; nothing else changes
     base, tokenizer = load()
-    note_settings(results)
+    note_settings(results, tokenizer)
     for task in TASKS:
         one_task(results, base, tokenizer, task)
     jointly(results, base, tokenizer)
 
 
-def note_settings(results: Results) -> None:
+def note_settings(results: Results, tokenizer: Any) -> None:
     results.settings(
         **SETTINGS, model="smollm2", r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], seeds=list(SEEDS),
-        candidates=CANDIDATES, shots=SHOTS,
+        candidates=CANDIDATES, shots=SHOTS, end=tokenizer.eos_token, matmul=torch.get_float32_matmul_precision(),
     )  # fmt: skip
 
 

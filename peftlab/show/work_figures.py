@@ -23,61 +23,72 @@ def seeds(results: Mapping[str, Any], cell: str) -> list[dict[str, Any]]:
 
 
 def tasks(trained: Mapping[str, Any], answered: Mapping[str, Any]) -> Table:
-    """Every task: the base, the base with examples, LoRA, full fine-tuning, one adapter for all."""
-    right = answered["cells"]
-    rows: dict[str, dict[str, Any]] = {
-        "the base": {"runs": {}, "right": "base"},
-        f"the base, {answered['settings']['shots']} examples in the prompt": {"runs": {}, "right": "examples"},
-        "LoRA, one adapter a task": {"runs": {t: seeds(trained, f"lora/{t}") for t in TASKS}, "right": "own"},
-        "full fine-tuning, one model a task": {"runs": {t: seeds(trained, f"full/{t}") for t in TASKS}},
-        "LoRA, one adapter for all three": {"runs": {t: [r[t] for r in seeds(trained, "joint/all")] for t in TASKS}},
-    }
+    """Every task: the base, the base with examples, LoRA, full fine-tuning, one adapter for all.
+
+    trained: results of `three_tasks`, for the losses. answered: results of `adapters`, for the right answers.
+    """
+    cells, right = trained["cells"], answered["cells"]
+    shots = answered["settings"]["shots"]
+    joint = seeds(trained, "joint/all")
+    # name, the runs of each task (one for each seed), the cell that says how many answers are right
+    rows: tuple[tuple[str, dict[str, list[dict[str, Any]]], str], ...] = (
+        ("the base", {t: [cells[f"base/{t}"]] for t in TASKS}, "base/{}"),
+        (f"the base, {shots} examples in the prompt", {t: [cells[f"examples/{t}"]] for t in TASKS}, "examples/{}"),
+        ("LoRA, one adapter a task", {t: seeds(trained, f"lora/{t}") for t in TASKS}, "{0}/{0}"),
+        ("full fine-tuning, one model a task", {t: seeds(trained, f"full/{t}") for t in TASKS}, ""),
+        ("LoRA, one adapter for all three", {t: [run[t] for run in joint] for t in TASKS}, ""),
+    )
     table = []
-    for name, row in rows.items():
+    for name, runs, answers in rows:
         line: dict[str, Any] = {"": name}
         for task in TASKS:
-            losses = [run["loss"] for run in row["runs"].get(task, [])]
-            line[f"{task}: loss"] = f"{mean(losses):.2f}" if losses else "-"
+            line[f"{task}: loss"] = f"{mean(run['loss'] for run in runs[task]):.2f}"
+        line["seeds"] = len(runs["define"]) if len(runs["define"]) > 1 else "-"
         for task in ("topic", "reverse"):
-            cell = f"{task if row.get('right') == 'own' else row.get('right')}/{task}"
-            line[f"{task}: right"] = percent(right[cell]["right"]) if cell in right else "-"
+            line[f"{task}: right"] = percent(right[answers.format(task)]["right"]) if answers else "-"
         table.append(line)
-    return Table(table, "Test data. Losses: mean of three seeds. Right answers: the stored adapters, 100 questions")
+    return Table(table, "Test data. Losses: means over the seeds. Right answers: the stored adapters, 100 questions")
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def latency(results: Mapping[str, Any]) -> Figure:
-    """Time of the base, of an unmerged and of a routed forward pass over the merged one's, by batch size, on a GPU."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.2), sharey=True)
+def latency(gpu: Mapping[str, Any], cpu: Mapping[str, Any]) -> Figure:
+    """Time of the base, of an unmerged and of a routed forward pass over the merged one's, by batch size.
+
+    gpu, cpu: results of `lora_latency` on each. One row of axes for each, on one scale.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(8.4, 6.0), sharex=True, sharey=True)
     series = (
         ("qv", "routed", "three adapters routed, on query and value"),
         ("all", "unmerged", "one unmerged, on all 7 matrices of a block"),
         ("qv", "unmerged", "one unmerged, on query and value"),
-        ("qv", "base", "no adapter"),
+        ("qv", "base", "no adapter (its distance from 1 is noise)"),
     )
-    for ax, (work, title) in zip(axes, (("read", "reading 32 tokens"), ("write", "writing one token")), strict=True):
-        for index, (targets, variant, label) in enumerate(series):
-            ax.plot(
-                range(len(BATCHES)),
-                [ratio(results, "cuda", targets, work, batch, variant) for batch in BATCHES],
-                label=label,
-                color=palette.LINES[index],
-                linestyle=palette.DASHES[index],
-                marker=palette.MARKERS[index],
-                markersize=5,
-            )
-        ax.axhline(1, color=palette.GREY, linewidth=1.2)
-        ax.annotate("merged", (len(BATCHES) - 1, 1), xytext=(0, -13), textcoords="offset points", ha="right",
-                    color=palette.GREY, fontsize=9)  # fmt: skip
-        ax.set_xticks(range(len(BATCHES)), [str(batch) for batch in BATCHES])
+    machines = (("H100", gpu, "cuda"), ("CPU, one thread", cpu, "cpu"))
+    for row, (machine, results, device) in zip(axes, machines, strict=True):
+        for ax, (work, title) in zip(row, (("read", "reading 32 tokens"), ("write", "writing one token")), strict=True):
+            for index, (targets, variant, label) in enumerate(series):
+                ax.plot(
+                    range(len(BATCHES)),
+                    [ratio(results, device, targets, work, batch, variant) for batch in BATCHES],
+                    label=label,
+                    color=palette.LINES[index],
+                    linestyle=palette.DASHES[index],
+                    marker=palette.MARKERS[index],
+                    markersize=5,
+                )
+            ax.axhline(1, color=palette.GREY, linewidth=1.2)
+            ax.annotate("merged", (len(BATCHES) - 1, 1), xytext=(0, -16), textcoords="offset points", ha="right",
+                        color=palette.GREY, fontsize=9)  # fmt: skip
+            ax.set_xticks(range(len(BATCHES)), [str(batch) for batch in BATCHES])
+            ax.set_title(f"{machine}: {title}", fontsize=11)
+        row[0].set_ylabel("time, merged model = 1")
+    for ax in axes[-1]:
         ax.set_xlabel("rows in the batch")
-        ax.set_title(title, fontsize=11)
-    axes[0].set_ylabel("time, merged model = 1")
-    axes[0].set_ylim(bottom=0)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    axes[0, 0].set_ylim(bottom=0)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
@@ -98,7 +109,7 @@ def combinations(answered: Mapping[str, Any]) -> Figure:
         places = [names for names in COMBINED if task in names.split("+")]
         for index, (how, weight) in enumerate((("cat", 0.5), ("cat", 1.0), ("linear", 0.5), ("linear", 1.0))):
             ax.plot(
-                range(len(places)),
+                [place + 0.12 * (index - 1.5) for place in range(len(places))],  # side by side: some are equal
                 [cells[f"combine/{how}/{names}/{weight}/{task}"]["loss"] for names in places],
                 label=f"{'exact sum (cat)' if how == 'cat' else 'linear'}, weights {weight:g}",
                 color=palette.LINES[index],
@@ -106,14 +117,12 @@ def combinations(answered: Mapping[str, Any]) -> Figure:
                 linestyle="none",
                 markersize=8,
             )
-        for level, label, dash in ((cells[f"base/{task}"]["loss"], "base", ":"),
-                                   (cells[f"{task}/{task}"]["loss"], f"{task} alone", "-")):  # fmt: skip
-            ax.axhline(level, color=palette.GREY, linestyle=dash, linewidth=1.2)
-            ax.annotate(label, (-0.4, level), xytext=(0, 3), textcoords="offset points", color=palette.GREY, fontsize=9)
+        for cell, label, dash in ((f"base/{task}", "the base", ":"), (f"{task}/{task}", "the task's own adapter", "-")):
+            ax.axhline(cells[cell]["loss"], color=palette.GREY, linestyle=dash, linewidth=1.5, label=label, zorder=1)
         ax.set_xticks(range(len(places)), [names.replace("+", "\n+ ") for names in places], fontsize=9)
         ax.set_xlim(-0.5, len(places) - 0.5)
         ax.set_ylim(bottom=0)
         ax.set_title(f"tested on {task}", fontsize=11)
     axes[0].set_ylabel("test loss per token (nats)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure

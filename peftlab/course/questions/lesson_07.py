@@ -33,13 +33,13 @@ QUIZ = [
     ),
     Question(
         "unmerge",
-        "Your service folds an adapter in and out of a 16-bit model by adding and subtracting ΔW, thousands of times a "
-        "day. What do you have in the evening?",
+        "Your service changes between three adapters in a 16-bit model by adding and subtracting their ΔW, thousands "
+        "of times a day. What do you have in the evening?",
         [
             Option(
                 "The model of the morning: what was added was also subtracted",
-                "No: every addition rounds, and the rounding is not undone. Some weights end one step off, and the "
-                "steps add up.",
+                "No: every sum is rounded, and subtracting does not undo that. Each swap starts from what the last one "
+                "left, and the errors add up.",
             ),
             Option(
                 "A model that has drifted a little, by an amount nobody measured",
@@ -115,8 +115,8 @@ def _latency_truth() -> int:
 
 def _latency_says() -> str:
     return (
-        f"We measured {_extra('qv', 'read', 1):.0f} %, on one H100. Counted in arithmetic, it would be about one part "
-        "in a hundred. The next figure shows more."
+        f"We measured {_extra('qv', 'read', 1):.0f} %, on one H100. Counted in multiplications, it would be less than "
+        "one part in a hundred. The next figure shows more, and what a CPU does."
     )
 
 

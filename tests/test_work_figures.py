@@ -1,0 +1,66 @@
+"""The figures and the table of lesson 07: every series is told apart without colour, no stored seed is left out."""
+
+from __future__ import annotations
+
+import copy
+from statistics import mean
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+
+from peftlab.bench import adapters
+from peftlab.bench.results import Results
+from peftlab.show import plots, work_figures
+
+
+@pytest.fixture(autouse=True)
+def no_window():
+    backend = mpl.get_backend()
+    plt.switch_backend("agg")
+    with mpl.rc_context():
+        plots.style()
+        yield
+    plt.close("all")
+    plt.switch_backend(backend)
+
+
+def test_latency_shows_gpu_and_cpu_on_one_scale():
+    gpu, cpu = Results.load("lora_latency_gpu"), Results.load("lora_latency")
+    figure = work_figures.latency(gpu, cpu)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert [title.partition(":")[0] for title in titles] == ["H100", "H100", "CPU, one thread", "CPU, one thread"]
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1
+    found = cpu["cells"]["cpu/all/write/1"]
+    drawn = figure.axes[3].get_lines()[1].get_ydata()[0]
+    assert drawn == found["unmerged"] / found["merged"]
+
+
+def test_every_series_has_a_line_and_a_marker_of_its_own():
+    figure = work_figures.latency(Results.load("lora_latency_gpu"), Results.load("lora_latency"))
+    lines = figure.axes[0].get_lines()[:4]
+    assert len({line.get_marker() for line in lines}) == len({line.get_linestyle() for line in lines}) == 4
+    sums = work_figures.combinations(Results.load("adapters")).axes[0].get_lines()
+    assert len({line.get_marker() for line in sums[:4]}) == 4
+    assert {line.get_linestyle() for line in sums[4:]} == {":", "-"}
+
+
+def test_the_table_says_how_many_seeds_it_has():
+    trained, answered = copy.deepcopy(Results.load("three_tasks")), Results.load("adapters")
+    trained["cells"].pop("joint/all/2", None)
+    last = str(work_figures.tasks(trained, answered)).splitlines()[-1]
+    left = mean(trained["cells"][f"joint/all/{seed}"]["define"]["loss"] for seed in (0, 1))
+    assert last.startswith("LoRA, one adapter for all three")
+    assert f"{left:.2f}" in last
+    assert " 2 " in last
+
+
+def test_the_stored_adapters_learning_rate_is_the_best_or_next_to_it():
+    """data/README.md and `bench.adapters` say so."""
+    runs = Results.load("three_tasks")
+    rates = runs["settings"]["candidates"]["lora"]
+    best = {
+        task: min(rates, key=lambda lr: runs["cells"][f"choose/lora/{task}/{lr}"])  # noqa: B023
+        for task in work_figures.TASKS
+    }
+    assert best == {"define": 2 * adapters.LR, "topic": adapters.LR, "reverse": adapters.LR}
