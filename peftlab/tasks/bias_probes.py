@@ -12,13 +12,11 @@ small: average within the groups first, or draw whole groups when you bootstrap.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from peftlab.errors import PeftLabError
-from peftlab.tasks import datasets
+from peftlab.tasks.data_files import damaged, data_folder, read_table
 
 GENDERS = ("male", "female", "neutral")
 MALE = {"he", "him", "his", "himself"}
@@ -103,12 +101,12 @@ def winobias() -> WinoBias:
 
     Raises PeftLabError if the file is missing or damaged.
     """
-    path = datasets.data_folder() / "winobias.csv"
+    path = data_folder() / "winobias.csv"
     pairs = []
-    for number, row in enumerate(_rows(path, tuple(f.name for f in fields(WinoBiasPair))), start=1):
+    for number, row in enumerate(read_table(path, tuple(f.name for f in fields(WinoBiasPair))), start=1):
         pronouns = tuple(row["pro_pronouns"].split()), tuple(row["anti_pronouns"].split())
         if row["split"] not in ("dev", "test") or row["type"] not in ("1", "2") or len(pronouns[0]) != len(pronouns[1]):
-            raise _damaged(path, f"its row {number} is {list(row.values())}")
+            raise damaged(path, f"its row {number} is {list(row.values())}")
         row = {**row, "type": int(row["type"]), "pro_pronouns": pronouns[0], "anti_pronouns": pronouns[1]}
         pairs.append(WinoBiasPair(**row))
     found = WinoBias(
@@ -116,7 +114,7 @@ def winobias() -> WinoBias:
     )
     for split in ("dev", "test"):
         if not getattr(found, split):
-            raise _damaged(path, f"it has no {split} rows")
+            raise damaged(path, f"it has no {split} rows")
     return found
 
 
@@ -125,59 +123,29 @@ def winogender() -> Winogender:
 
     Raises PeftLabError if one of the two files is missing or damaged.
     """
-    path = datasets.data_folder() / "winogender.csv"
-    sentences = [WinogenderSentence(**row) for row in _rows(path, tuple(f.name for f in fields(WinogenderSentence)))]
+    path = data_folder() / "winogender.csv"
+    columns = tuple(field.name for field in fields(WinogenderSentence))
+    sentences = [WinogenderSentence(**row) for row in read_table(path, columns)]
     occupations = _occupations(path.with_name("occupations.csv"))
     for number, sentence in enumerate(sentences, start=1):
         if sentence.gender not in GENDERS or sentence.refers_to not in ("occupation", "participant"):
-            raise _damaged(path, f"its row {number} is {sentence}")
+            raise damaged(path, f"its row {number} is {sentence}")
         if sentence.occupation not in occupations:
-            raise _damaged(path.with_name("occupations.csv"), f"it has no row for {sentence.occupation!r}")
+            raise damaged(path.with_name("occupations.csv"), f"it has no row for {sentence.occupation!r}")
     for group, count in Counter(sentence.group for sentence in sentences).items():
         if count != 6:
-            raise _damaged(path, f"template {group!r} stands in {count} sentences, not in 6")
+            raise damaged(path, f"template {group!r} stands in {count} sentences, not in 6")
     return Winogender(tuple(sentences), occupations)
 
 
 def _occupations(path: Path) -> dict[str, OccupationStatistics]:
     columns = ("occupation", "bergsma_pct_female", "bls_pct_female", "bls_year")
     found = {}
-    for number, row in enumerate(_rows(path, columns), start=1):
+    for number, row in enumerate(read_table(path, columns), start=1):
         try:
             found[row["occupation"]] = OccupationStatistics(
                 row["occupation"], float(row["bergsma_pct_female"]), float(row["bls_pct_female"]), int(row["bls_year"])
             )
         except ValueError:
-            raise _damaged(path, f"its row {number} is {list(row.values())}") from None
+            raise damaged(path, f"its row {number} is {list(row.values())}") from None
     return found
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """All rows of a file, each with exactly these columns, none of them empty."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header, rows = tuple(reader.fieldnames or ()), list(reader)
-    except FileNotFoundError:
-        raise PeftLabError(
-            f"{path.name} is missing from the data folder. {_mend(path)}, or set PEFTLAB_DATA to a folder that has it."
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _damaged(path, str(error)) from None
-    if header != columns:
-        raise _damaged(path, f"it has columns {list(header)}, not {list(columns)}")
-    for number, row in enumerate(rows, start=1):
-        # DictReader fills a short row with None and files a long row's surplus under None.
-        if None in row or not all(row.values()):
-            raise _damaged(path, f"its row {number} is {list(row.values())}")
-    if not rows:
-        raise _damaged(path, "it has no rows")
-    return rows
-
-
-def _mend(path: Path) -> str:
-    return f"Restore it with `git checkout data/{path.name}`"
-
-
-def _damaged(path: Path, what: str) -> PeftLabError:
-    return PeftLabError(f"{path.name} is damaged: {what}. {_mend(path)}.")

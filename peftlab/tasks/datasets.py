@@ -13,20 +13,23 @@ Two kinds of split go through the same functions: `Split` (texts and class numbe
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, overload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import torch
 from torch import Tensor
 
 from peftlab.errors import PeftLabError
+from peftlab.tasks.data_files import data_folder, read_splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from peftlab.tasks.bias_probes import WinoBias, Winogender
+    from peftlab.tasks.images import ImageDataset
+    from peftlab.tasks.verses import VersePairs
 
 IGNORED = -100  # label of a position that the loss leaves out; cross_entropy's own default
 
@@ -91,9 +94,15 @@ class Dataset:
 
     def topics(self, split: str) -> Completions:
         """The same task put to a causal model: topic_prompt(text) is to be followed by " plant"."""
-        chosen: Split = getattr(self, _checked(split))
+        chosen: Split = getattr(self, checked_split(split))
         names = [f" {self.classes[label]}" for label in chosen.labels]
         return Completions([topic_prompt(text) for text in chosen.texts], names)
+
+    def definitions(self, split: str) -> Completions:
+        """The way back, for writing: about_prompt("plant") is to be followed by " a tree with cones"."""
+        chosen: Split = getattr(self, checked_split(split))
+        topics = [about_prompt(self.classes[label]) for label in chosen.labels]
+        return Completions(topics, [f" {text}" for text in chosen.texts])
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{s} {len(getattr(self, s)):,}" for s in SPLITS)
@@ -124,11 +133,13 @@ class Dictionary:
 
     def definitions(self, split: str) -> Completions:
         """Word -> definition: "Word: river\\nDefinition:" is to be followed by " a large natural ..."."""
-        return Completions.of([(define_prompt(e.word), f" {e.definition}") for e in getattr(self, _checked(split))])
+        entries: tuple[Entry, ...] = getattr(self, checked_split(split))
+        return Completions.of([(define_prompt(entry.word), f" {entry.definition}") for entry in entries])
 
     def reverse(self, split: str) -> Completions:
         """Definition -> word: "Definition: a large natural ...\\nWord:" is to be followed by " river"."""
-        return Completions.of([(reverse_prompt(e.definition), f" {e.word}") for e in getattr(self, _checked(split))])
+        entries: tuple[Entry, ...] = getattr(self, checked_split(split))
+        return Completions.of([(reverse_prompt(entry.definition), f" {entry.word}") for entry in entries])
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{s} {len(getattr(self, s)):,}" for s in SPLITS)
@@ -154,27 +165,41 @@ def topic_prompt(definition: str) -> str:
     return f"Definition: {definition}\nTopic:"
 
 
+def about_prompt(topic: str) -> str:
+    """What a causal model reads before it makes up a definition of some word of this topic."""
+    return f"Topic: {topic}\nDefinition:"
+
+
 @overload
 def load(name: Literal["wordnet_topics"]) -> Dataset: ...
 @overload
 def load(name: Literal["define_word"]) -> Dictionary: ...
-def load(name: str) -> Dataset | Dictionary:
-    """A data set by name; data/README.md describes both.
+@overload
+def load(name: Literal["verse_pairs"]) -> VersePairs: ...
+@overload
+def load(name: Literal["winobias"]) -> WinoBias: ...
+@overload
+def load(name: Literal["winogender"]) -> Winogender: ...
+@overload
+def load(name: Literal["fashion_mnist"]) -> ImageDataset: ...
+def load(name: str) -> Dataset | Dictionary | VersePairs | WinoBias | Winogender | ImageDataset:
+    """A data set by name; data/README.md describes them all.
 
     "wordnet_topics": definitions of nouns, 12 topics. The first n rows of a split hold the classes in
     equal parts, so `data.train[:480]` is balanced.
     "define_word": words and their definitions, in random order.
+    "verse_pairs": Bible verses in modern and in King James English, in random order.
+    "winobias", "winogender": sentences that probe a model for gender bias; never for training.
+    "fashion_mnist": small pictures of clothes, 10 classes.
     Raises PeftLabError if there is no such data set, or its file is missing or damaged.
     """
-    if name == "wordnet_topics":
-        return _topics(_read_csv(data_folder() / f"{name}.csv", ("split", "topic", "word", "definition")))
-    if name == "define_word":
-        columns = ("split", "word", "part_of_speech", "topic", "definition")
-        return _dictionary(_read_csv(data_folder() / f"{name}.csv", columns))
-    raise PeftLabError(f"There is no data set {name!r}. The course has 'wordnet_topics' and 'define_word'.")
+    if name not in LOADERS:
+        raise PeftLabError(f"There is no data set {name!r}. The course has {', '.join(map(repr, LOADERS))}.")
+    return LOADERS[name]()
 
 
-def _topics(rows: list[dict[str, str]]) -> Dataset:
+def _topics() -> Dataset:
+    rows = read_splits(data_folder() / "wordnet_topics.csv", ("split", "topic", "word", "definition"), SPLITS)
     classes = tuple(sorted({row["topic"] for row in rows}))
     label = {topic: number for number, topic in enumerate(classes)}
 
@@ -185,7 +210,10 @@ def _topics(rows: list[dict[str, str]]) -> Dataset:
     return Dataset("wordnet_topics", classes, *map(split, SPLITS))
 
 
-def _dictionary(rows: list[dict[str, str]]) -> Dictionary:
+def _dictionary() -> Dictionary:
+    columns = ("split", "word", "part_of_speech", "topic", "definition")
+    rows = read_splits(data_folder() / "define_word.csv", columns, SPLITS)
+
     def split(part: str) -> tuple[Entry, ...]:
         return tuple(
             Entry(row["word"], row["part_of_speech"], row["topic"], row["definition"])
@@ -196,22 +224,19 @@ def _dictionary(rows: list[dict[str, str]]) -> Dictionary:
     return Dictionary("define_word", *map(split, SPLITS))
 
 
-def data_folder() -> Path:
-    """$PEFTLAB_DATA, else the folder `data` beside the package (a clone, installed with -e)."""
-    if chosen := os.environ.get("PEFTLAB_DATA"):
-        folder = Path(chosen).expanduser()
-        if not folder.is_dir():
-            raise PeftLabError(
-                f"The environment variable PEFTLAB_DATA names {chosen!r}: no folder."
-            )
-        return folder
-    folder = Path(__file__).resolve().parents[2] / "data"
-    if not folder.is_dir():
-        raise PeftLabError(
-            "The folder `data` is not beside the package: peftlab was installed as a copy. Work in "
-            "the course's repository (pip install -e .), or set PEFTLAB_DATA to its data folder."
-        )
-    return folder
+def _elsewhere(module: str, function: str) -> Callable[[], Any]:
+    """A loader that lives in a module of its own, which is imported when the data set is asked for."""
+    return lambda: getattr(import_module(f"peftlab.tasks.{module}"), function)()
+
+
+LOADERS: dict[str, Callable[[], Any]] = {
+    "wordnet_topics": _topics,
+    "define_word": _dictionary,
+    "verse_pairs": _elsewhere("verses", "verse_pairs"),
+    "winobias": _elsewhere("bias_probes", "winobias"),
+    "winogender": _elsewhere("bias_probes", "winogender"),
+    "fashion_mnist": _elsewhere("images", "fashion_mnist"),
+}
 
 
 def batches(
@@ -299,7 +324,8 @@ def _check_room(prompts: list[list[int]], rows: Sequence[int], max_length: int) 
             )
 
 
-def _checked(split: str) -> str:
+def checked_split(split: str) -> str:
+    """`split`, if it is train, validation or test; otherwise PeftLabError."""
     if split not in SPLITS:
         raise PeftLabError(f"There is no split {split!r}. There are {', '.join(SPLITS)}.")
     return split
@@ -308,29 +334,3 @@ def _checked(split: str) -> str:
 def _check_slice(rows: object) -> None:
     if not isinstance(rows, slice):
         raise TypeError("A split is cut with a slice, such as split[:480].")
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """All rows of a data set's file, each with exactly these columns and a split that there is."""
-    mend = f"Restore it with `git checkout data/{path.name}`"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if tuple(reader.fieldnames or ()) != columns:
-                raise PeftLabError(
-                    f"{path.name} has columns {reader.fieldnames}, not {list(columns)}: it was changed. {mend}."
-                )
-            rows = list(reader)
-    except FileNotFoundError:
-        raise PeftLabError(
-            f"{path.name} is missing from the data folder. {mend}, or set PEFTLAB_DATA to a folder that has it."
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PeftLabError(f"{path.name} is damaged ({error}). {mend}.") from None
-    for number, row in enumerate(rows, start=1):
-        # DictReader fills a short row with None and files a long row's surplus under None.
-        if None in row or not all(row.values()) or row["split"] not in SPLITS:
-            raise PeftLabError(f"{path.name} is damaged: its row {number} is {list(row.values())}. {mend}.")
-    if missing := [split for split in SPLITS if not any(row["split"] == split for row in rows)]:
-        raise PeftLabError(f"{path.name} is damaged: it has no {missing[0]} rows. {mend}.")
-    return rows

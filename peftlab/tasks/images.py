@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peftlab.errors import PeftLabError
 from peftlab.tasks import datasets
+from peftlab.tasks.data_files import damaged, data_folder, missing
 
 SIDE = 28  # pixels
 
@@ -61,7 +61,7 @@ def fashion_mnist() -> ImageDataset:
     Classes take turns: the first n pictures of a split hold them in equal parts wherever 10 divides n.
     Raises PeftLabError if the file is missing or damaged.
     """
-    path = datasets.data_folder() / "fashion_mnist.npz"
+    path = data_folder() / "fashion_mnist.npz"
     arrays = _arrays(path)
     classes = tuple(str(name) for name in arrays["classes"])
     splits = [_split(path, arrays, name, len(classes)) for name in datasets.SPLITS]
@@ -72,9 +72,9 @@ def _split(path: Path, arrays: dict[str, np.ndarray], name: str, how_many_classe
     images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
     bytes_only = images.dtype == labels.dtype == np.uint8
     if not bytes_only or not len(labels) or images.shape != (*labels.shape, SIDE, SIDE):
-        raise _damaged(path, f"{name} has images {images.shape} and labels {labels.shape}")
+        raise damaged(path, f"{name} has images {images.shape} and labels {labels.shape}")
     if labels.max() >= how_many_classes:
-        raise _damaged(path, f"{name} has label {labels.max()}, and there are {how_many_classes} classes")
+        raise damaged(path, f"{name} has label {labels.max()}, and there are {how_many_classes} classes")
     return ImageSplit(torch.from_numpy(images), torch.from_numpy(labels).long())
 
 
@@ -85,17 +85,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
     except FileNotFoundError:
-        raise PeftLabError(
-            f"{path.name} is missing from the data folder. {_mend(path)}, or set PEFTLAB_DATA to a folder that has it."
-        ) from None
+        raise missing(path) from None
     # Not a zip file, cut short, a changed byte, an array that is missing, an array that only pickle could read.
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error)) from None
-
-
-def _mend(path: Path) -> str:
-    return f"Restore it with `git checkout data/{path.name}`"
-
-
-def _damaged(path: Path, what: str) -> PeftLabError:
-    return PeftLabError(f"{path.name} is damaged: {what}. {_mend(path)}.")
+        raise damaged(path, str(error)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -93,6 +93,20 @@ def accuracy(model: nn.Module, tokenizer, split: Split, **settings) -> float:
 def perplexity(model: nn.Module, tokenizer, split: Completions, **settings) -> float:
     """exp of the mean loss per completion token; settings as for `evaluate`."""
     return evaluate(model, tokenizer, split, **settings).perplexity
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """How alike two lists of texts are in their characters, 0 to 100: chrF2 of the whole list, as sacrebleu counts it.
+
+    The mean F-score (beta 2) of the character n-grams up to 6 that each hypothesis shares with its reference
+    (Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation").
+    Raises PeftLabError if there are none, or not as many of the one as of the other.
+    """
+    from sacrebleu.metrics import CHRF
+
+    if not hypotheses or len(hypotheses) != len(references):
+        raise PeftLabError(f"{len(hypotheses)} hypotheses cannot be compared with {len(references)} references.")
+    return CHRF().corpus_score(list(hypotheses), [list(references)]).score
 
 
 def majority_accuracy(train: Split, test: Split) -> float:

