@@ -365,6 +365,20 @@ def test_two_active_at_once_fold_to_the_same(pair):
         torch.testing.assert_close(tiny.outputs(model, inputs), both, atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.parametrize("pair", [("IA3", "DoRA"), ("DoRA", "IA3"), ("IA3", "LoRA")], ids="-then-".join)
+def test_a_scaled_bias_folds_too_under_another_adapter(pair):
+    """IA³ scales the bias as well, so what lies around it meets another bias than the pretrained one."""
+    model, inputs = tiny.fresh("gpt2", torch.float64), tiny.batch("gpt2")
+    for seed, name in enumerate(pair):
+        peftlab.attach(model, LLAMA[name], name=name)
+        peftlab.use(model, name)
+        tiny.randomise(model, seed=seed)
+    peftlab.use(model, pair)
+    both = tiny.outputs(model, inputs)
+    with peftlab.folded(model):
+        torch.testing.assert_close(tiny.outputs(model, inputs), both, atol=1e-12, rtol=1e-10)
+
+
 def test_prompt_sees_an_adapter_on_the_embedding():
     model, inputs = tiny.fresh("llama"), tiny.batch("llama")
     peftlab.attach(model, PromptTuning(num_virtual_tokens=2), name="prompt")
