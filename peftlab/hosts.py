@@ -118,7 +118,8 @@ def untie(model: nn.Module) -> None:
 # ---- where bottleneck adapters go ---------------------------------------------------------------------------------
 
 # Regular expressions for four places in every block, by `config.model_type`:
-#   attention     the linear layer that ends the attention        feed_forward  the one that ends the feed-forward network
+#   attention     the linear layer that ends the attention
+#   feed_forward  the linear layer that ends the feed-forward network
 #   block_output  after the block's last residual sum: the norm that follows it, or, where none does, the block itself
 #   beside        the module that a branch runs parallel to the feed-forward network from
 _POST_NORM = {
@@ -160,8 +161,8 @@ def adapter_places(model: nn.Module, places: Sequence[str]) -> str:
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in ADAPTER_PLACES:
         raise PeftLabError(
-            f"where the attention and the feed-forward network of a {type(model).__name__} end is not known here (it is "
-            f"for {', '.join(ADAPTER_PLACES)}); name the layers in target_modules"
+            f"where the attention and the feed-forward network of a {type(model).__name__} end is not known here "
+            f"(it is for {', '.join(ADAPTER_PLACES)}); name the layers in target_modules"
         )
     return "|".join(ADAPTER_PLACES[kind][place] for place in places)
 

@@ -174,7 +174,7 @@ def merges(method: Method) -> bool:
 
 
 def starts_near(method: Method) -> float:
-    """How far from the base a fresh adapter may begin: bottlenecks that start from small normal numbers are only near."""
+    """How far from the base a fresh adapter may begin: bottlenecks with small random numbers are only near it."""
     if getattr(method, "init_weights", None) in ("bert", "houlsby"):
         return 0.05
     return 1e-3 if getattr(method, "shared_phm_rule", True) is False else 2e-5  # its own A_i start larger

@@ -298,7 +298,7 @@ class Method:
             elif name in cls.BOOKKEEPING:
                 kept[name] = value
             elif value and value != neutral.get(name):
-                elsewhere = "peft.PeftModel.from_pretrained" if cls.peft_type else "the version of peftlab that wrote it"
+                elsewhere = "peft.PeftModel.from_pretrained" if cls.peft_type else "the peftlab that wrote it"
                 raise ConfigError(
                     f"{cls.__name__} here does not support {name}={value!r}, which this adapter was made with; "
                     f"open it with {elsewhere} instead"

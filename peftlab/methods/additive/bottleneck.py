@@ -19,7 +19,8 @@ Where the sources differ, exactly:
   residual h, input LN(x + h). On models that norm first, `adapters` leaves LN out, and so do we.
 - Beside the feed-forward network of a pre-norm model, `adapters` lets A read r, not LN(r). We read what the network
   reads, as He et al. define x. With ln_before=True and the block's own norm in it, `adapters` does the same.
-- In train mode the model's own dropout comes after Houlsby's A here, and before it in `adapters`; in eval mode both agree.
+- In train mode the model's own dropout comes after Houlsby's A here, and before it in `adapters`. In eval mode both
+  agree.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ class Bottleneck(Adapter):
             )
         if self.site.kind != "linear" or not isinstance(self, Behind | Beside):
             raise NotMergeable(
-                f"{name} cannot be merged into {where}: without its nonlinearity A is one matrix, but there is no linear "
-                "layer that reads or writes the same vectors, whose weight could take it up"
+                f"{name} cannot be merged into {where}: without its nonlinearity A is one matrix, but there is no "
+                "linear layer that reads or writes the same vectors, whose weight could take it up"
             )
         return super().merge_into(module)
 
@@ -333,7 +334,8 @@ class Pfeiffer(DenseBottleneck):
         inference_cost="two small products and one more normalisation per block, which cannot be merged away",
         traps=(
             "The norm runs twice, with the same weights: an adapter behind the block's output is another model.",
-            "On pre-norm models it reads the residual stream as it is, whose size grows from block to block.",
+            "On pre-norm models it reads the residual stream as it is, whatever its size there.",
+            "On pre-norm models it stands behind the whole block: output_hidden_states shows the block without it.",
         ),
         use_when="Houlsby's adapters are to cost half, with little lost; adapters that will be stacked or combined",
         avoid_when="latency at batch size 1 matters",

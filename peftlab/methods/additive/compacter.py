@@ -93,8 +93,8 @@ class PHMBottleneck(BottleneckMethod):
         n = self.phm_dim
         if d_in % n or d_out % n:
             raise ConfigError(
-                f"{type(self).__name__}: phm_dim={n} must divide both ends of a matrix, and at {site.name} one goes from "
-                f"{d_in} to {d_out}; choose another phm_dim or reduction_factor"
+                f"{type(self).__name__}: phm_dim={n} must divide both ends of a matrix, and at {site.name} one goes "
+                f"from {d_in} to {d_out}; choose another phm_dim or reduction_factor"
             )
         return PHMLayer(d_in, d_out, n, self.phm_rank, shared if isinstance(shared, PHMRule) else None)
 
