@@ -79,21 +79,21 @@ def test_equal_to_the_stored_tensors(path):
 
 
 def no_residual(self, h):
-    return self.A(h).to(h.dtype)
+    return self.delta(h).to(h.dtype)
 
 
 def twice_normed(self, inner, v):
     y = inner(v)
-    return y + self.A(y)
+    return y + self.delta(y)
 
 
 def reads_the_output(self, inner, x, *args):
     h = inner(x, *args)
-    return h + self.A(h)
+    return h + self.delta(h)
 
 
 def reads_h(self, inner, h, x):
-    return inner(h, x + self.A(inner(h, x)))
+    return inner(h, x + self.delta(inner(h, x)))
 
 
 def unscaled(self, x):
@@ -111,11 +111,11 @@ def kron_the_other_way(self):
 
 MUTANTS = {
     "houlsby-without-residual": ("houlsby_bert", bottleneck.Behind, "after", no_residual),
-    "houlsby-nonlinearity-at-the-end": ("houlsby_gpt2", bottleneck.Bottleneck, "A", bent_after_the_way_up),
+    "houlsby-nonlinearity-at-the-end": ("houlsby_gpt2", bottleneck.Bottleneck, "delta", bent_after_the_way_up),
     "pfeiffer-behind-the-norm": ("pfeiffer_bert", bottleneck.BehindNorm, "forward", twice_normed),
     "parallel-reads-the-output": ("parallel_normed_gpt2", bottleneck.Beside, "forward", reads_the_output),
     "parallel-reads-the-norm": ("parallel_bert", bottleneck.BesideNorm, "forward", reads_h),
-    "parallel-unscaled": ("parallel_bert", bottleneck.Bottleneck, "A", unscaled),
+    "parallel-unscaled": ("parallel_bert", bottleneck.Bottleneck, "delta", unscaled),
     "kronecker-the-other-way": ("compacter_bert", compacter.PHMLayer, "weight", property(kron_the_other_way)),
 }
 
@@ -321,7 +321,10 @@ def test_without_the_nonlinearity_it_merges(name, method):
 def test_with_it_nothing_merges_and_the_reason_is_given(method, refused):
     for name in ("bert", "gpt2", "llama"):
         model = attached(name, method)
-        with refused(model, type(method).__name__, "between D and U", "'linear'", error=NotMergeable):
+        bent = f"{method.non_linearity} stands between its two matrices"
+        possible = isinstance(method, Houlsby | Compacter) or getattr(method, "original_ln_before", True) is False
+        more = "With non_linearity='linear' it can" if possible else "Nor could it be without"
+        with refused(model, type(method).__name__, bent, more, error=NotMergeable):
             peftlab.merge(model)
 
 
@@ -503,6 +506,21 @@ def test_mixed_generation_with_a_cache(method):
                 peftlab.use(model, row)
                 alone = model.generate(ids[i : i + 1], **how)
             assert torch.equal(alone[0], mixed[i])
+
+
+def test_a_mixed_batch_with_an_adapter_inside_the_block_of_another():
+    model, ids = attached("llama", LoRA(r=2), torch.float64, adapter="inside"), tiny.tokens(4)
+    peftlab.attach(model, Pfeiffer(), name="around")
+    peftlab.use(model, "around")
+    tiny.randomise(model)
+    rows = ["around", "inside", "__base__", "around"]
+    mixed = tiny.outputs(model, {"input_ids": ids}, adapter_names=rows)
+    for name in ("around", "inside"):
+        peftlab.use(model, name)
+        mine = [i for i, row in enumerate(rows) if row == name]
+        torch.testing.assert_close(mixed[mine], tiny.outputs(model, {"input_ids": ids})[mine])
+    with peftlab.disabled(model):
+        torch.testing.assert_close(mixed[2], tiny.outputs(model, {"input_ids": ids})[2])
 
 
 def test_with_trained_norms_as_in_houlsbys_paper():

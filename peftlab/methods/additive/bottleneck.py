@@ -1,26 +1,27 @@
 r"""Bottleneck adapters: Houlsby et al. (2019, arXiv:1902.00751), Pfeiffer et al. (2020), He et al. (2021).
 
-$$A(x) = s \, \bigl( U f(D x + d) + u \bigr), \qquad D \in \mathbb{R}^{m \times d}, \; U \in \mathbb{R}^{d \times m}$$
+$$\Delta h(x) = s \, \bigl( W_{up} \, f(W_{down} \, x + b_{down}) + b_{up} \bigr), \qquad
+W_{down} \in \mathbb{R}^{m \times d}, \; W_{up} \in \mathbb{R}^{d \times m}$$
 
 A small network: down to m numbers, a nonlinearity f, up again. What differs is where it stands. Write h for what the
 attention or the feed-forward network puts out, x for the residual that is added to it, LN for the normalisation.
 
-    Houlsby    h + A(h), before x is added; twice in every block, after the attention and after the feed-forward network
-    Pfeiffer   once in every block, after the feed-forward network; it reads the sum, normalised where the model does:
-                 BERT (norm after the sum)      LN(x + h + A(LN(x + h)))      LN runs twice, with the same weights
-                 GPT-2, Llama (norm before)     y + A(y) with y = x + h       nothing normalises what A reads
-    Parallel   h + A(x), with x the input of the feed-forward network; once in every block, beside that network
-                 BERT                           LN(x + h + A(x))
-                 GPT-2, Llama                   r + h + A(x), where x = LN(r) and r is the residual stream
+    Houlsby    h + Δh(h), before x is added; twice in a block, after the attention and after the feed-forward network
+    Pfeiffer   once in a block, after the feed-forward network; it reads the sum, normalised where the model does that:
+                 BERT (norm after the sum)      LN(x + h + Δh(LN(x + h)))     LN runs twice, with the same weights
+                 GPT-2, Llama (norm before)     y + Δh(y) with y = x + h      nothing normalises what it reads
+    Parallel   h + Δh(x), with x the input of the feed-forward network; once in a block, beside that network
+                 BERT                           LN(x + h + Δh(x))
+                 GPT-2, Llama                   r + h + Δh(x), where x = LN(r) and r is the residual stream
 
 Where the sources differ, exactly:
 - Houlsby et al. train the LayerNorms too; `adapters` and this file do not (add them: LNTuning under a second name).
 - Pfeiffer's placement is that of MAD-X (arXiv:2005.00052) and AdapterFusion (arXiv:2005.00247), on post-norm models:
   residual h, input LN(x + h). On models that norm first, `adapters` leaves LN out, and so do we.
-- Beside the feed-forward network of a pre-norm model, `adapters` lets A read r, not LN(r). We read what the network
-  reads, as He et al. define x. With ln_before=True and the block's own norm in it, `adapters` does the same.
-- In train mode the model's own dropout comes after Houlsby's A here, and before it in `adapters`. In eval mode both
-  agree.
+- Beside the feed-forward network of a pre-norm model, `adapters` reads r, not LN(r). We read what the network reads,
+  as He et al. define x. With ln_before=True and the block's own norm in it, `adapters` does the same.
+- In train mode the model's own dropout comes after Houlsby's adapter here, and before it in `adapters`. In eval
+  mode both agree.
 """
 
 from __future__ import annotations
@@ -53,44 +54,47 @@ NON_LINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Bottleneck(Adapter):
-    """A(x) = s (U f(D x + d) + u). Subclasses say where it stands."""
+    """Δh(x) = s (W_up f(W_down x + b_down) + b_up). Subclasses say where it stands."""
 
     def __init__(self, site: Site, method: BottleneckMethod, down: nn.Module, up: nn.Module) -> None:
         super().__init__(site)
-        self.adapter_down = down  # D (m, d_in) and d (m)
-        self.adapter_up = up  # U (d_out, m) and u (d_out)
+        self.adapter_down = down  # W_down (m, d_in) and b_down (m)
+        self.adapter_up = up  # W_up (d_out, m) and b_up (d_out)
         self.f = NON_LINEARITIES[method.non_linearity]
         self.scaling: float | nn.Parameter = method.first_scaling(method.ends(site.module)[1])  # s
         self.dropout = nn.Dropout(method.dropout) if method.dropout else nn.Identity()
         self.made_by = method
 
-    def A(self, x: Tensor) -> Tensor:
-        z = self.f(self.adapter_down(x.to(self.adapter_up.bias.dtype)))  # f(D x + d)          (…, m)
-        return self.dropout(self.adapter_up(z) * self.scaling)  # s (U z + u)                  (…, d_out)
+    def delta(self, x: Tensor) -> Tensor:
+        z = self.f(self.adapter_down(x.to(self.adapter_up.bias.dtype)))  # f(W_down x + b_down)     (…, m)
+        return self.dropout(self.adapter_up(z) * self.scaling)  # s (W_up z + b_up)                 (…, d_out)
 
     def linear_map(self) -> tuple[Tensor, Tensor]:
-        """M = s U D and c = s (U d + u), so that A(x) = M x + c. Only without a nonlinearity."""
-        D, U = self.adapter_down.weight, self.adapter_up.weight
-        s = torch.as_tensor(self.scaling, dtype=U.dtype, device=U.device).reshape(-1)
-        return s[:, None] * (U @ D), s * (U @ self.adapter_down.bias + self.adapter_up.bias)
+        """M = s W_up W_down and c = s (W_up b_down + b_up), so that Δh(x) = M x + c. Only without a nonlinearity."""
+        up = self.adapter_up.weight
+        s = torch.as_tensor(self.scaling, dtype=up.dtype, device=up.device).reshape(-1)
+        return s[:, None] * (up @ self.adapter_down.weight), s * (up @ self.adapter_down.bias + self.adapter_up.bias)
 
     def merge_into(self, module: nn.Module) -> nn.Module:
-        name, where = type(self.made_by).__name__, f"the {type(module).__name__} at {self.site.name}"
-        if self.made_by.non_linearity != "linear":
+        name, f = type(self.made_by).__name__, self.made_by.non_linearity
+        no_place = self.site.kind != "linear" or not isinstance(self, Behind | Beside)
+        here = f"around the {type(module).__name__} at {self.site.name}"
+        if f != "linear":
             raise NotMergeable(
-                f"{name} cannot be merged: between D and U stands {self.made_by.non_linearity}, so what it adds is not "
-                "a linear map of its input, and no weight can hold it. With non_linearity='linear' it can"
+                f"{name} cannot be merged: {f} stands between its two matrices, so what it adds is not a linear map of "
+                "its input, and no weight can hold it. "
+                + (f"Nor could it be without {f}, {here}" if no_place else "With non_linearity='linear' it can")
             )
-        if self.site.kind != "linear" or not isinstance(self, Behind | Beside):
+        if no_place:
             raise NotMergeable(
-                f"{name} cannot be merged into {where}: without its nonlinearity A is one matrix, but there is no "
-                "linear layer that reads or writes the same vectors, whose weight could take it up"
+                f"{name} cannot be merged {here}: without a nonlinearity what it adds is one matrix times its input, "
+                "but there is no linear layer that reads or writes these vectors, whose weight could take that up"
             )
         return super().merge_into(module)
 
 
 class Behind(Bottleneck):
-    """h + A(h): the adapter reads what the module puts out."""
+    """h + Δh(h): the adapter reads what the module puts out."""
 
     acts_on_output = True
 
@@ -98,7 +102,7 @@ class Behind(Bottleneck):
         return self.after(inner(*args, **kwargs))
 
     def after(self, h: Tensor) -> Tensor:
-        return (h + self.A(h)).to(h.dtype)
+        return (h + self.delta(h)).to(h.dtype)
 
     def merged(self, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
         M, c = self.linear_map()  # W' = (I + M) W and b' = (I + M) b + c
@@ -107,29 +111,29 @@ class Behind(Bottleneck):
 
 
 class BehindNorm(Bottleneck):
-    """LN(v + A(LN(v))) with v = x + h: the adapter reads the norm's output and adds to its input."""
+    """LN(v + Δh(LN(v))) with v = x + h: the adapter reads the norm's output and adds to its input."""
 
     def forward(self, inner: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
-        return inner((v + self.A(inner(v))).to(v.dtype))
+        return inner((v + self.delta(inner(v))).to(v.dtype))
 
 
 class Beside(Bottleneck):
-    """h + A(x): the adapter reads what the module reads. At a linear layer and without f, this is LoRA."""
+    """h + Δh(x): the adapter reads what the module reads. At a linear layer and without f, this is LoRA."""
 
     def forward(self, inner: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         h = inner(x, *args, **kwargs)
-        return (h + self.A(x)).to(h.dtype)
+        return (h + self.delta(x)).to(h.dtype)
 
     def merged(self, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        M, c = self.linear_map()  # W' = W + s U D and b' = b + c
+        M, c = self.linear_map()  # W' = W + M and b' = b + c
         return (W + M).to(W.dtype), (c if b is None else b + c).to(W.dtype)
 
 
 class BesideNorm(Bottleneck):
-    """LN(x + A(x) + h): where the module itself adds x and normalises, A(x) goes in with x."""
+    """LN(x + Δh(x) + h): where the module itself adds x and normalises, Δh(x) goes in with x."""
 
     def forward(self, inner: Any, h: Tensor, x: Tensor) -> Tensor:
-        return inner(h, (x + self.A(x)).to(x.dtype))
+        return inner(h, (x + self.delta(x)).to(x.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,10 +237,10 @@ STARTS = {"bert": 0.02, "houlsby": 0.01, "mam_adapter": None}
 
 @dataclass(frozen=True, kw_only=True)
 class DenseBottleneck(BottleneckMethod):
-    """Bottlenecks whose D and U are plain matrices, and how they start. Biases start at zero.
+    """Bottlenecks of two plain matrices, and how they start. Biases start at zero.
 
     init_weights: "bert", normal with standard deviation 0.02; "houlsby", normal with 0.01, cut off at two standard
-        deviations; "mam_adapter", D uniform as in nn.Linear and U zero, so that A is exactly zero at first.
+        deviations; "mam_adapter", W_down uniform as in nn.Linear and W_up zero, so that Δh is exactly zero at first.
     init_std: another standard deviation for the first two. Not in `adapters`.
     """
 
@@ -272,7 +276,7 @@ class DenseBottleneck(BottleneckMethod):
 
 PARAMETERS = "2 m d + m + d per adapter, with m = d / reduction_factor"
 LEVELS = {
-    "P4": "f stands between D and U, so there is no weight that holds it; with non_linearity='linear' it merges",
+    "P4": "f stands between the two matrices, so no weight can hold them; with non_linearity='linear' it merges",
     "P5": "neither peft nor adapters opens this file; it goes there and back within peftlab",
 }
 LEVELS_NEVER = LEVELS | {"P4": "no linear layer reads or writes the same vectors, not even without the nonlinearity"}
@@ -293,8 +297,8 @@ class Houlsby(DenseBottleneck):
         equation="section 2.1",
         family="additive",
         reference="adapters.DoubleSeqBnConfig (1.3.0), through golden tensors",
-        formula="h + s (U f(D h + d) + u)",
-        shapes="D (m, d), U (d, m), d (m), u (d); twice in every block",
+        formula="h + s (W_up f(W_down h + b_down) + b_up)",
+        shapes="W_down (m, d), W_up (d, m), b_down (m), b_up (d); twice in every block",
         parameters=PARAMETERS + "; two adapters per block",
         mergeable=False,
         inference_cost="four small products per block, one after the other, which cannot be merged away",
@@ -327,8 +331,8 @@ class Pfeiffer(DenseBottleneck):
         equation="language adapters: residual from the feed-forward output, input from the norm after it",
         family="additive",
         reference="adapters.SeqBnConfig (1.3.0), through golden tensors",
-        formula="LN(v + A(LN(v))), v = x + h; without a norm there: v + A(v)",
-        shapes="D (m, d), U (d, m), d (m), u (d); once in every block",
+        formula="LN(v + Δh(LN(v))), v = x + h; where no norm follows: v + Δh(v)",
+        shapes="W_down (m, d), W_up (d, m), b_down (m), b_up (d); once in every block",
         parameters=PARAMETERS + "; one adapter per block",
         mergeable=False,
         inference_cost="two small products and one more normalisation per block, which cannot be merged away",
@@ -369,8 +373,8 @@ class ParallelAdapter(DenseBottleneck):
         equation="table 1, parallel and scaled parallel adapter",
         family="additive",
         reference="adapters.ParBnConfig (1.3.0), through golden tensors",
-        formula="h + s (U f(D x + d) + u)",
-        shapes="D (m, d), U (d, m), d (m), u (d); once in every block",
+        formula="h + s (W_up f(W_down x + b_down) + b_up)",
+        shapes="W_down (m, d), W_up (d, m), b_down (m), b_up (d); once in every block",
         parameters=PARAMETERS + "; one adapter per block",
         mergeable=False,
         inference_cost="two small products per block, which can run beside the feed-forward network's own",
@@ -381,5 +385,6 @@ class ParallelAdapter(DenseBottleneck):
         use_when="a larger budget goes into the feed-forward network, where He et al. found it to be spent best",
         avoid_when="the change must be merged into the weights",
         unknown="how much of its advantage is the place, and how much the scale",
-        levels=LEVELS | {"P4": LEVELS["P4"].replace("it merges", "and at a linear layer it is a LoRA and merges")},
+        levels=LEVELS
+        | {"P4": "f stands between the two matrices; without f, and at a linear layer, it is a LoRA and merges"},
     )

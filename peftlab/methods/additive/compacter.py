@@ -1,7 +1,7 @@
 r"""Compacter and Compacter++ (Karimi Mahabadi et al., 2021, arXiv:2106.04647).
 
-$$A(x) = s \, \bigl( U f(D x + d) + u \bigr), \qquad
-D^\top = \sum_{i=1}^{n} A_i \otimes s_i t_i, \quad U^\top = \sum_{i=1}^{n} A_i \otimes s'_i t'_i$$
+$$\Delta h(x) = s \, \bigl( W_{up} \, f(W_{down} \, x + b_{down}) + b_{up} \bigr), \qquad
+W_{down}^\top = \sum_{i=1}^{n} A_i \otimes s_i t_i, \quad W_{up}^\top = \sum_{i=1}^{n} A_i \otimes s'_i t'_i$$
 
 A bottleneck adapter whose matrices are sums of Kronecker products (a PHM layer). The n small matrices
 $A_i \in \mathbb{R}^{n \times n}$ are shared by all adapters of the model. Each matrix has its own
@@ -66,10 +66,10 @@ class PHMLayer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PHMBottleneck(BottleneckMethod):
-    """Bottlenecks whose D and U are PHM layers. Field names, defaults and start are those of `adapters`.
+    """Bottlenecks of two PHM layers. Field names, defaults and start are those of `adapters`.
 
     phm_dim: n. phm_rank: r. shared_phm_rule: False gives every PHM layer its own A_i.
-    phm_init_range: standard deviation of the shared A_i at the start. It is small, so that A begins near zero.
+    phm_init_range: standard deviation of the shared A_i at the start. It is small, so that Δh begins near zero.
     """
 
     reduction_factor: float = 32
@@ -111,15 +111,15 @@ FACTS: dict[str, Any] = {
     "year": 2021,
     "arxiv": "2106.04647",
     "family": "additive",
-    "formula": "h + s (U f(D h + d) + u), Dᵀ = Σ A_i ⊗ s_i t_i, Uᵀ likewise",
-    "shapes": "A_i (n, n), n of them, shared; s_i (d_in/n, r), t_i (r, d_out/n) for each matrix; d (m), u (d)",
+    "formula": "h + s (W_up f(W_down h + b_down) + b_up), W_downᵀ = Σ A_i ⊗ s_i t_i, W_upᵀ likewise",
+    "shapes": "A_i (n, n), n of them, shared; s_i (d_in/n, r), t_i (r, d_out/n) for each matrix; b_down (m), b_up (d)",
     "mergeable": False,
     "use_when": "very many adapters are stored for one encoder, and each must be tiny",
     "avoid_when": "training time matters: every step multiplies the matrices out again",
     "unknown": "how much the sharing of A_i costs, against rank alone",
 }
 TRAPS = (
-    "Its numbers are few, not its work: D and U are multiplied out, so it runs no faster than a dense adapter.",
+    "Its numbers are few, not its work: its matrices are multiplied out, so it runs no faster than a dense adapter.",
     "adapters 1.3.0 does not save the shared A_i: its reloaded adapter is another one. The file here holds them.",
 )
 PARAMETERS = "2 r (d + m) + m + d per adapter, and n³ once"
