@@ -18,6 +18,7 @@ import peftlab
 from peftlab import hosts, parity, surgery
 from peftlab.errors import ConfigError, NotMergeable, PeftLabError
 from peftlab.methods import IA3, METHODS, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab.methods.additive import adapter_drop
 from peftlab.methods.base import Adapter, Card, Chain, Copy, Overlay
 from peftlab.methods.reparam import dora
 from peftlab.methods.reparam.oft import Rotation
@@ -73,7 +74,7 @@ def check_life_cycle(base, method, inputs):
     assert model is base
     start = tiny.outputs(model, inputs)
     if not has_seat(model):  # prompts and prefixes disturb from the start; all others begin as the base
-        torch.testing.assert_close(start, plain, atol=2e-5, rtol=0)
+        torch.testing.assert_close(start, plain, atol=tiny.starts_near(method), rtol=0)
     tiny.randomise(model)
     adapted = tiny.outputs(model, inputs)
     assert adapted.shape != plain.shape or not torch.allclose(adapted, plain, atol=1e-5)
@@ -81,7 +82,7 @@ def check_life_cycle(base, method, inputs):
         assert inside is model
         assert torch.equal(tiny.outputs(model, inputs), plain)
     assert torch.equal(tiny.outputs(model, inputs), adapted)
-    if has_seat(model):
+    if not tiny.merges(method):
         with pytest.raises(NotMergeable), peftlab.folded(model):
             pass
     else:
@@ -109,7 +110,7 @@ def test_life_cycle_on_other_models(name, cls):
     except PeftLabError as refusal:  # fine, if it says of which layer or model, and left nothing behind
         model = tiny.fresh(name)
         before = tiny.snapshot(model)
-        assert re.search("Conv1D|embeddings|attention", str(refusal))
+        assert re.search("Conv1D|embeddings|attention|phm_dim", str(refusal))
         with pytest.raises(PeftLabError):
             peftlab.attach(model, other(name, cls))
         assert tiny.differences(before, tiny.snapshot(model)) == []
@@ -122,7 +123,7 @@ def test_an_exception_inside_disabled_or_folded_changes_nothing(method):
     with pytest.raises(KeyError), peftlab.disabled(model):
         raise KeyError
     assert torch.equal(tiny.outputs(model, inputs), adapted)
-    if not has_seat(model):
+    if tiny.merges(method):
         with pytest.raises(KeyError), peftlab.folded(model):
             raise KeyError
         assert torch.equal(tiny.outputs(model, inputs), adapted)
@@ -239,10 +240,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(method):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
         torch.manual_seed(4)
         tiny.loss(model, tiny.batch("llama")).backward()
-        found[str(how)] = [p.grad for p in model.parameters() if p.requires_grad]
-    assert all(grad is not None and grad.any() for grad in found["without"])
+        found[str(how)] = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert all(grad is not None and grad.any() for grad in found["without"].values())
     for grads in found.values():
-        assert all(torch.equal(a, b) for a, b in zip(grads, found["without"], strict=True))
+        for name, grad in found["without"].items():
+            if name.endswith("shared.default.phm_rule"):  # a sum over all sites, added up in another order
+                torch.testing.assert_close(grads[name], grad, atol=0, rtol=1e-4)
+            else:
+                assert torch.equal(grads[name], grad), name
 
 
 def test_prefix_trains_with_checkpointing_on_gpt2_and_bert():
@@ -282,7 +287,8 @@ def test_a_part_of_the_model_called_alone_after_a_mixed_batch():
     assert torch.equal(model.model(ids).last_hidden_state, part)
     with pytest.raises(ValueError, match="batch_size"):  # also after a call that failed half-way
         tiny.outputs(model, {"input_ids": ids, "labels": ids[:, :3]}, adapter_names=["__base__"] * 3)
-    assert torch.equal(model.model(ids[:1]).last_hidden_state, model.model(ids).last_hidden_state[:1])
+    # Another batch size may take another path through the matrix products, so not bit for bit.
+    torch.testing.assert_close(model.model(ids[:1]).last_hidden_state, model.model(ids).last_hidden_state[:1])
 
 
 def test_a_prefix_says_that_it_needs_the_whole_model():
@@ -448,6 +454,8 @@ def test_mixed_batch_equals_row_by_row(method):
         assert torch.equal(only_base, tiny.outputs(model, {"input_ids": ids}))
     with peftlab.disabled(model):
         assert torch.equal(tiny.outputs(model, {"input_ids": ids}, adapter_names=rows), only_base)
+    if not tiny.merges(method):
+        return
     with peftlab.folded(model):  # folding knows one adapter only: the rows still get their own
         torch.testing.assert_close(tiny.outputs(model, {"input_ids": ids}, adapter_names=rows), alone)
 
@@ -487,7 +495,8 @@ def test_mixed_batch_with_a_prompt_at_rest():
 
 # ---- generation ---------------------------------------------------------------------------------------------------
 
-GENERATING = {name: LLAMA[name] for name in LLAMA if name not in ("LoRA-kept", "PiSSA", "LoRA-embedding")}
+FOR_LLAMA = ("LoRA-kept", "PiSSA", "LoRA-embedding", "ParallelAdapter-linear")
+GENERATING = {name: LLAMA[name] for name in LLAMA if name not in FOR_LLAMA}
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "left-padded"])
@@ -500,7 +509,7 @@ def test_generation_equals_pefts_and_each_row_alone(method, name, padded):
     except ConfigError as refusal:
         assert "Conv1D" in str(refusal)
         pytest.skip("not for Conv1D")
-    theirs = parity.reference(base, ours)
+    theirs = parity.reference(base, ours) if method.peft_type else None
     ids, mask = tiny.tokens(), tiny.padding("left") if padded else torch.ones(3, 7, dtype=torch.long)
     ids = ids * mask
     how = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
@@ -510,7 +519,8 @@ def test_generation_equals_pefts_and_each_row_alone(method, name, padded):
         assert torch.equal(ours.generate(row, attention_mask=torch.ones_like(row), **how)[0, -5:], mine[i, -5:])
     without = ours.generate(ids, attention_mask=mask, use_cache=False, **how)
     assert torch.equal(without, mine)
-    if not (padded and name == "gpt2" and isinstance(method, PromptTuning)):  # there peft ignores the positions
+    ignored = padded and name == "gpt2" and isinstance(method, PromptTuning)  # there peft ignores the positions
+    if theirs is not None and not ignored:
         assert torch.equal(theirs.generate(input_ids=ids, attention_mask=mask, **how), mine)
     plain = base.generate(ids, attention_mask=mask, **how)
     with peftlab.disabled(ours):
@@ -550,7 +560,7 @@ def test_half_precision_base(name, key, dtype):
     start = tiny.outputs(model, inputs)
     assert start.dtype == dtype
     if not has_seat(model):
-        torch.testing.assert_close(start, plain, atol=0.02, rtol=0)
+        torch.testing.assert_close(start, plain, atol=max(0.02, tiny.starts_near(method)), rtol=0)
     for wrapper in surgery.adapted_modules(model).values():
         for part in wrapper.adapters["default"].modules():
             if isinstance(part, Adapter) and not isinstance(part, Chain):
@@ -562,7 +572,7 @@ def test_half_precision_base(name, key, dtype):
     assert adapted.dtype == dtype and torch.isfinite(adapted).all()
     tiny.loss(model, {**tiny.batch(name)}).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
-    if not has_seat(model):
+    if tiny.merges(method):
         with peftlab.folded(model):
             folded = tiny.outputs(model, inputs)
         assert folded.dtype == dtype
@@ -791,7 +801,7 @@ def test_vera_bases_are_one_and_frozen():
 
 # ---- cards, and a method in one new file ---------------------------------------------------------------------------
 
-CARDS = {cls.__name__: cls.card for cls in METHODS} | {"DoRA": dora.CARD}
+CARDS = {cls.__name__: cls.card for cls in METHODS} | {"DoRA": dora.CARD, "AdapterDrop": adapter_drop.CARD}
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
@@ -812,7 +822,7 @@ def test_the_card_is_complete(card):
 @every_method
 def test_mergeable_means_mergeable(method):
     model = attached("llama", method)
-    if method.card.mergeable:
+    if tiny.merges(method):
         peftlab.merge(model)
     else:
         with pytest.raises(NotMergeable, match=type(method).__name__):

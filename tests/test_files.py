@@ -71,7 +71,23 @@ def test_there_and_back(method, tmp_path):
     assert configs[0] == configs[1]
 
 
-@every_method
+PEFT_HAS_IT = {name: method for name, method in METHODS_HERE.items() if method.peft_type}
+PEFT_LACKS_IT = {name: method for name, method in METHODS_HERE.items() if not method.peft_type}
+
+
+@pytest.mark.parametrize("method", PEFT_LACKS_IT.values(), ids=PEFT_LACKS_IT)
+def test_a_method_that_peft_lacks_says_whose_it_is(method, tmp_path):
+    model = trained(method)
+    peftlab.save(model, tmp_path)
+    config = json.loads((tmp_path / checkpoint.CONFIG).read_text())
+    assert config["peftlab_type"] == method.peftlab_type and "peft_type" not in config
+    for name, value in dataclasses.asdict(model.peftlab.methods["default"]).items():
+        assert name == "bookkeeping" or config[name] == value, name
+    with pytest.raises(Exception, match="peft_type|peft config"):  # peft's own matter, but it must not open as another
+        peft.PeftModel.from_pretrained(tiny.fresh("llama"), tmp_path)
+
+
+@pytest.mark.parametrize("method", PEFT_HAS_IT.values(), ids=PEFT_HAS_IT)
 def test_the_config_opens_in_peft_with_equal_fields(method, tmp_path):
     model = trained(method)
     peftlab.save(model, tmp_path)
@@ -454,6 +470,8 @@ BROKEN = {
     "json-list": (a_list, ["peft_type"]),
     "no-peft-type": (without("peft_type"), ["peft_type"]),
     "unknown-peft-type": (field(peft_type="POLY"), ["POLY", "LORA"]),
+    "unknown-peftlab-type": (field(peftlab_type="HOOLSBY"), ["peftlab_type 'HOOLSBY'", "HOULSBY"]),
+    "peftlab-type-that-is-no-word": (field(peftlab_type=3), ["peftlab_type"]),
     "missing-tensor": (missing_tensor, ["missing in the file", "q_proj.lora_A"]),
     "extra-tensor": (extra_tensor, ["not in the model", "layers.9"]),
     "extra-tensor-in-disguise": (extra_tensor_in_disguise, ["not in the model"]),
@@ -514,7 +532,7 @@ def test_unknown_fields_that_change_nothing_pass(tmp_path):
     assert config["revision"] == "main" and config["rank_pattern"] == {}  # bookkeeping is kept
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [cls for cls in METHODS if cls.peft_type], ids=lambda cls: cls.__name__)
 def test_every_field_of_pefts_config_is_supported_kept_or_refused(cls):
     """Each field, changed to something that matters, must be known here or refused: none may be dropped silently."""
     config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(cls.peft_type)]
