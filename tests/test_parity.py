@@ -439,11 +439,9 @@ def without_shifted_positions(self, kwargs, right=Prefix.on_inputs):
     return {**shifted, "position_ids": shifted["position_ids"] - len(self.table())}
 
 
-def keys_as_values(self, layer, module, q, k, v, mask, right=Prefix.on_attention):
-    self.now.value = self.now.value.flip(2)
-    found = right(self, layer, module, q, k, v, mask)
-    self.now.value = self.now.value.flip(2)
-    return found
+def keys_as_values(self, layer, right=Prefix.of_layer):
+    P_K, P_V = right(self, layer)
+    return P_V, P_K
 
 
 def prompt_trained_on(self, kwargs, right=Prompt.on_inputs):
@@ -478,7 +476,7 @@ MUTANTS = {
     "prefix-positions-from-zero": (
         METHODS["prefix"], Prefix, "on_inputs", without_shifted_positions, {"P1", "P2", "P3", "P5"}
     ),
-    "prefix-keys-as-values": (METHODS["prefix"], Prefix, "on_attention", keys_as_values, {"P1", "P2", "P3", "P5"}),
+    "prefix-keys-as-values": (METHODS["prefix"], Prefix, "of_layer", keys_as_values, {"P1", "P2", "P3", "P5"}),
     "prompt-counted-in-the-loss": (METHODS["prompt"], Prompt, "on_inputs", prompt_trained_on, {"P2", "P3"}),
 }
 
