@@ -30,7 +30,7 @@ class Prefix(Shared):
     def __init__(self, table: nn.Parameter | PrefixNetwork, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.layers, self.heads, self.d_h = shape
-        self.now = Uncopied()  # of this call, and for the backward pass of checkpointing: layer -> its part of the table
+        self.now = Uncopied()  # layer -> its part of the table, in this call and in checkpointing's backward pass
         if isinstance(table, nn.Parameter):
             self.prompt_embeddings = table
         else:

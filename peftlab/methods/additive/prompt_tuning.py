@@ -38,6 +38,7 @@ class Prompt(Shared):
         return self.prompt_embeddings.expand(batch, -1, -1)
 
     def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        hosts.check_cache_grows(kwargs)
         batch, T = hosts.batch_and_length(kwargs)
         n = self.n
         kwargs = dict(kwargs)
