@@ -21,7 +21,7 @@ from peftlab.methods.additive.prompt_tuning import Prompt, PromptMethod
 from peftlab.methods.base import Card, Method, method, require_number
 from peftlab.surgery import Site
 
-# Types of tokens: 1 template, 2 input, 3 template, 4 label; the second example has 5 to 8, and so on, so the kind is the
+# Types of tokens: 1 template, 2 input, 3 template, 4 label; the second example has 5 to 8, and so on. The kind is the
 # type modulo 4. Type 0 belongs to none of them: it is neither trained nor counted.
 INPUT, LABEL = 2, 0
 NEARLY_ZERO = 1e-10  # peft's ball for tokens that do not train
@@ -162,7 +162,7 @@ class CPT(PromptMethod):
         if hosts.head_task(model) or not hasattr(type(model), "generate"):
             raise ConfigError(f"CPT needs a language model with embeddings and a head; {type(model).__name__} is none")
         method = super().prepare(model)
-        shape = {"num_layers": None, "token_dim": None, "num_attention_heads": None}  # peft forgets them too, and asks the model
+        shape = dict.fromkeys(("num_layers", "token_dim", "num_attention_heads"))  # peft asks the model for them again
         return dataclasses.replace(
             method, bookkeeping={**method.bookkeeping, **shape, "num_virtual_tokens": len(self.cpt_token_ids)}
         )
