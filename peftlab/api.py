@@ -282,7 +282,7 @@ def _merged_layers(model: nn.Module, verb: str) -> dict[str, nn.Module]:
     for site, wrapper in surgery.adapted_modules(model).items():
         layer = wrapper.base
         for name in runtime.state.active:
-            if name in wrapper.adapters:
+            if wrapper.takes_part(name):
                 layer = wrapper.adapters[name].merge_into(layer)
         if layer is not wrapper.base:
             if not all(torch.isfinite(p).all() for p in layer.parameters()):
@@ -298,6 +298,8 @@ def save(
     model: nn.Module, folder: str | Path, name: str | None = None, *, as_plain_lora: bool | None = None
 ) -> Path:
     """Write one adapter (the active one, unless named) so that peft.PeftModel.from_pretrained opens it.
+
+    A method that peft lacks is written in the same two files, with a `peftlab_type`: `load` opens them, peft does not.
 
     as_plain_lora: for LoRAs that start from the weight (PiSSA, OLoRA), write the same change as a LoRA of rank 2r that
     needs no changed base. Default: only where the start is random (pissa_niter), and could not be made again.
@@ -334,7 +336,7 @@ def save(
 
 
 def _peft_fields(method: Method) -> tuple[str, ...]:
-    return ("fan_in_fan_out",) if method.peft_type in ("LORA", "VERA", "OFT") else ()
+    return ("fan_in_fan_out",) if method.peft_type in ("LORA", "VERA", "OFT", "IA3") else ()
 
 
 def load(model: nn.Module, folder: str | Path, name: str = "default", trainable: bool = False) -> nn.Module:
@@ -370,11 +372,12 @@ def method_for(config: Mapping[str, object]) -> Method:
     """The method that an adapter_config.json describes."""
     import peftlab.methods  # noqa: F401  (registers all of them)
 
+    kind = "peftlab_type" if config.get("peftlab_type") else "peft_type"
     for cls in METHODS:
-        if cls.peft_type == config["peft_type"]:
+        if getattr(cls, kind) == config[kind]:
             return cls.from_config(config)
-    known = ", ".join(sorted({cls.peft_type for cls in METHODS}))
-    raise CheckpointError(f"peft_type {config['peft_type']!r} is not one that peftlab has yet; it has {known}")
+    known = ", ".join(sorted({getattr(cls, kind) for cls in METHODS} - {None}))
+    raise CheckpointError(f"{kind} {config[kind]!r} is not one that peftlab has yet; it has {known}")
 
 
 # ---- counting, combining, training hooks --------------------------------------------------------------------------
@@ -398,10 +401,11 @@ def add_weighted_adapter(
     adapter_name: str,
     combination_type: str = "cat",
 ) -> nn.Module:
-    """A new LoRA adapter out of existing ones, as peft's method of this name makes it. It is added inactive.
+    """A new LoRA or IA³ adapter out of existing ones, as peft's method of this name makes it. It is added inactive.
 
     'cat' stacks the factors: ΔW is exactly Σ wᵢ ΔWᵢ, and the ranks add up. 'linear' sums A's and B's apart: cheaper,
     of equal rank, but (Σ aᵢAᵢ, Σ aᵢBᵢ) multiplies out to cross terms BᵢAⱼ that nobody asked for.
+    IA³ knows 'linear' only: l = Σ wᵢ lᵢ. Its vectors start at one, so let the weights sum to one.
     """
     from peftlab.methods.reparam.combine import combined
 

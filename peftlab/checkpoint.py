@@ -1,5 +1,6 @@
 """Read and write peft's format: a folder with adapter_config.json and adapter_model.safetensors.
 
+The config names the method: `peft_type`, or `peftlab_type` for methods that peft lacks, whose folders open here only.
 Files are written whole or not at all. Nothing is ever unpickled.
 """
 
@@ -64,8 +65,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy or save the adapter again") from None
-    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
-        raise CheckpointError(f"{path} does not say which peft_type it is, so it is not an adapter's config")
+    kind = config.get("peftlab_type") or config.get("peft_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str):
+        raise CheckpointError(
+            f"{path} does not say which peft_type (or peftlab_type) it is, so it is not an adapter's config"
+        )
     return config
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -123,6 +123,98 @@ def untie(model: nn.Module) -> None:
     for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
         if getattr(config, "tie_word_embeddings", False):
             config.tie_word_embeddings = False
+
+
+# ---- where bottleneck adapters go ---------------------------------------------------------------------------------
+
+# Regular expressions for four places in every block, by `config.model_type`:
+#   attention     the linear layer that ends the attention
+#   feed_forward  the linear layer that ends the feed-forward network
+#   block_output  after the block's last residual sum: the norm that follows it, or, where none does, the block itself
+#   beside        the module that a branch runs parallel to the feed-forward network from
+_POST_NORM = {
+    "attention": r"(.*\.)?layer\.\d+\.attention\.output\.dense",
+    "feed_forward": r"(.*\.)?layer\.\d+\.output\.dense",
+    "block_output": r"(.*\.)?layer\.\d+\.output\.LayerNorm",
+    "beside": r"(.*\.)?layer\.\d+\.output",
+}
+_PRE_NORM = {
+    "attention": r"(.*\.)?layers\.\d+\.self_attn\.o_proj",
+    "feed_forward": r"(.*\.)?layers\.\d+\.mlp\.down_proj",
+    "block_output": r"(.*\.)?layers\.\d+",
+    "beside": r"(.*\.)?layers\.\d+\.mlp",
+}
+_GPT2 = {
+    "attention": r"(.*\.)?h\.\d+\.attn\.c_proj",
+    "feed_forward": r"(.*\.)?h\.\d+\.mlp\.c_proj",
+    "block_output": r"(.*\.)?h\.\d+",
+    "beside": r"(.*\.)?h\.\d+\.mlp",
+}
+ADAPTER_PLACES = {
+    "bert": _POST_NORM,
+    "electra": _POST_NORM,
+    "gpt2": _GPT2,
+    "llama": _PRE_NORM,
+    "mistral": _PRE_NORM,
+    "qwen2": _PRE_NORM,
+    "qwen3": _PRE_NORM,
+    "roberta": _POST_NORM,
+    "xlm-roberta": _POST_NORM,
+}
+
+
+def adapter_places(model: nn.Module, places: Sequence[str]) -> str:
+    """A regular expression for the modules of `model` at these places (the keys of `ADAPTER_PLACES`' entries).
+
+    Raises PeftLabError for a model whose places are not known.
+    """
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in ADAPTER_PLACES:
+        raise PeftLabError(
+            f"where the attention and the feed-forward network of a {type(model).__name__} end is not known here "
+            f"(it is for {', '.join(ADAPTER_PLACES)}); name the layers in target_modules"
+        )
+    return "|".join(ADAPTER_PLACES[kind][place] for place in places)
+
+
+def block_number(name: str) -> int | None:
+    """Which transformer block a module belongs to: the first number in its name; None outside the blocks."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def adds_residual(module: nn.Module) -> bool:
+    """True for modules that take (h, x), and add x and normalise themselves, as BERT's `output` does."""
+    return "input_tensor" in inspect.signature(type(module).forward).parameters
+
+
+def is_norm(module: nn.Module) -> bool:
+    """True for LayerNorm and its relatives."""
+    weight = module._parameters.get("weight")
+    return type(module).__name__.endswith("Norm") and weight is not None and weight.ndim == 1
+
+
+def widths(module: nn.Module) -> tuple[int, int]:
+    """(d_in, d_out): the vectors that a linear layer, a norm, a feed-forward network or a block reads and writes.
+
+    Raises PeftLabError for other modules.
+    """
+    from peftlab.surgery import base_modules, features, is_transposed_linear
+
+    def is_linear(m: nn.Module) -> bool:
+        return isinstance(m, nn.Linear) or is_transposed_linear(m)
+
+    if is_linear(module):
+        return features(module)
+    inside = base_modules(module)
+    norms = [m for name, m in inside.items() if "." not in name and is_norm(m)]  # its own, not those further in
+    linear = [m for name, m in inside.items() if name and is_linear(m)]
+    if norms and (linear or is_norm(module)):
+        d = norms[0].weight.shape[0]
+    elif linear:
+        d = features(linear[0])[0]
+    else:
+        raise PeftLabError(f"a {type(module).__name__} neither is a linear layer nor holds one")
+    return d, d
 
 
 # ---- the attention seat: prefixes enter here, not through the cache ----------------------------------------------

@@ -63,9 +63,13 @@ class Adapted(nn.Module):
         """The layer with the named adapters around it; the first name is the innermost adapter."""
         layer: Callable[..., Any] = self.base
         for name in names:
-            if name in self.adapters:
+            if self.takes_part(name):
                 layer = partial(self.adapters[name], layer)
         return layer
+
+    def takes_part(self, name: str) -> bool:
+        """True if this layer has an adapter of that name, and it is not dropped."""
+        return name in self.adapters and not self.adapters[name].dropped
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.state.disabled:
@@ -88,6 +92,9 @@ class Adapted(nn.Module):
         first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         if first.shape[0] != len(rows):
             raise wrong_number_of_names(len(rows), f"a layer sees a batch of {first.shape[0]}")
+        here = [name for name in dict.fromkeys(rows) if self.takes_part(name)]
+        if all(self.adapters[name].acts_on_output for name in here):
+            return self.mixed_after(self.base(*args, **kwargs), rows, here)
         outputs, order = [], []
         for name in dict.fromkeys(rows):
             index = torch.tensor([i for i, row in enumerate(rows) if row == name], device=first.device)
@@ -97,6 +104,13 @@ class Adapted(nn.Module):
             order.append(index)
         back = torch.argsort(torch.cat(order))
         return torch.cat(outputs)[back]
+
+    def mixed_after(self, output: Tensor, rows: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Give each row of the layer's output to its own adapter. A whole block with a key-value cache needs this."""
+        for name in names:
+            index = torch.tensor([i for i, row in enumerate(rows) if row == name], device=output.device)
+            output = output.index_copy(0, index, self.adapters[name].after(output[index]))
+        return output
 
     def __getattr__(self, name: str) -> Any:
         """Other code may read `layer.weight` or `layer.in_features`: it gets the pretrained layer's."""

@@ -20,6 +20,7 @@ from peftlab import hosts, parity, surgery
 from peftlab.errors import ConfigError, NotMergeable, PeftLabError
 from peftlab.methods import (
     CPT,
+    IA3,
     METHODS,
     LlamaAdapter,
     LNTuning,
@@ -29,6 +30,7 @@ from peftlab.methods import (
     PromptTuning,
     VeRA,
 )
+from peftlab.methods.additive import adapter_drop
 from peftlab.methods.additive.prefix_tuning import PrefixMethod
 from peftlab.methods.additive.prompt_tuning import PromptMethod
 from peftlab.methods.base import Adapter, Card, Chain, Copy, Overlay
@@ -51,6 +53,8 @@ def other(name, cls):
         fields["target_modules"] = tiny.NORMS.get(name)
     elif cls is LlamaAdapter:
         fields = {}
+    elif name == "conv" and cls is IA3:
+        fields["feedforward_modules"] = ["narrow"]
     elif name == "conv" and cls is not LoRA:
         fields["target_modules"] = ["head"]
     return tiny.small(cls, **{key: value for key, value in fields.items() if key in cls.__dataclass_fields__})
@@ -70,7 +74,8 @@ every_method = pytest.mark.parametrize("method", LLAMA.values(), ids=LLAMA)
 
 
 def test_the_scan_finds_the_methods():
-    assert {"LoRA", "OFT", "VeRA", "LNTuning", "PromptTuning", "PrefixTuning"} <= {cls.__name__ for cls in METHODS}
+    expected = {"LoRA", "OFT", "VeRA", "LNTuning", "IA3", "PromptTuning", "PrefixTuning"}
+    assert expected <= {cls.__name__ for cls in METHODS}
     assert len({cls.__name__ for cls in METHODS}) == len(METHODS)
 
 
@@ -85,7 +90,7 @@ def check_life_cycle(base, method, inputs):
     assert model is base
     start = tiny.outputs(model, inputs)
     if not has_seat(model):  # prompts and prefixes disturb from the start; all others begin as the base
-        torch.testing.assert_close(start, plain, atol=2e-5, rtol=0)
+        torch.testing.assert_close(start, plain, atol=tiny.starts_near(method), rtol=0)
     tiny.randomise(model)
     adapted = tiny.outputs(model, inputs)
     assert adapted.shape != plain.shape or not torch.allclose(adapted, plain, atol=1e-5)
@@ -93,7 +98,7 @@ def check_life_cycle(base, method, inputs):
         assert inside is model
         assert torch.equal(tiny.outputs(model, inputs), plain)
     assert torch.equal(tiny.outputs(model, inputs), adapted)
-    if not method.card.mergeable:
+    if not tiny.merges(method):
         with pytest.raises(NotMergeable), peftlab.folded(model):
             pass
     else:
@@ -121,7 +126,7 @@ def test_life_cycle_on_other_models(name, cls):
     except PeftLabError as refusal:  # fine, if it says of which layer or model, and left nothing behind
         model = tiny.fresh(name)
         before = tiny.snapshot(model)
-        assert re.search("Conv1D|embeddings|attention", str(refusal))
+        assert re.search("Conv1D|embeddings|attention|phm_dim", str(refusal))
         with pytest.raises(PeftLabError):
             peftlab.attach(model, other(name, cls))
         assert tiny.differences(before, tiny.snapshot(model)) == []
@@ -134,7 +139,7 @@ def test_an_exception_inside_disabled_or_folded_changes_nothing(method):
     with pytest.raises(KeyError), peftlab.disabled(model):
         raise KeyError
     assert torch.equal(tiny.outputs(model, inputs), adapted)
-    if method.card.mergeable:
+    if tiny.merges(method):
         with pytest.raises(KeyError), peftlab.folded(model):
             raise KeyError
         assert torch.equal(tiny.outputs(model, inputs), adapted)
@@ -249,10 +254,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(method):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
         torch.manual_seed(4)
         tiny.loss(model, tiny.batch("llama")).backward()
-        found[str(how)] = [p.grad for p in model.parameters() if p.requires_grad]
-    assert all(grad is not None and grad.any() for grad in found["without"])
+        found[str(how)] = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert all(grad is not None and grad.any() for grad in found["without"].values())
     for grads in found.values():
-        assert all(torch.equal(a, b) for a, b in zip(grads, found["without"], strict=True))
+        for name, grad in found["without"].items():
+            if name.endswith("shared.default.phm_rule"):  # a sum over all sites, added up in another order
+                torch.testing.assert_close(grads[name], grad, atol=0, rtol=1e-4)
+            else:
+                assert torch.equal(grads[name], grad), name
 
 
 PROMPTS_ELSEWHERE = [
@@ -313,7 +322,8 @@ def test_a_part_of_the_model_called_alone_after_a_mixed_batch():
     assert torch.equal(model.model(ids).last_hidden_state, part)
     with pytest.raises(ValueError, match="batch_size"):  # also after a call that failed half-way
         tiny.outputs(model, {"input_ids": ids, "labels": ids[:, :3]}, adapter_names=["__base__"] * 3)
-    assert torch.equal(model.model(ids[:1]).last_hidden_state, model.model(ids).last_hidden_state[:1])
+    # Another batch size may take another path through the matrix products, so not bit for bit.
+    torch.testing.assert_close(model.model(ids[:1]).last_hidden_state, model.model(ids).last_hidden_state[:1])
 
 
 def test_a_prefix_says_that_it_needs_the_whole_model():
@@ -378,7 +388,8 @@ def test_several_methods_side_by_side():
 
 @pytest.mark.parametrize(
     "pair",
-    [("LoRA", "VeRA"), ("LoRA", "DoRA"), ("DoRA", "LoRA"), ("OFT", "LoRA"), ("LoRA", "OFT"), ("OFT", "DoRA")],
+    [("LoRA", "VeRA"), ("LoRA", "DoRA"), ("DoRA", "LoRA"), ("OFT", "LoRA"), ("LoRA", "OFT"), ("OFT", "DoRA")]
+    + [("IA3", "LoRA"), ("LoRA", "IA3"), ("DoRA", "IA3")],
     ids="-then-".join,
 )
 def test_two_active_at_once_fold_to_the_same(pair):
@@ -391,6 +402,20 @@ def test_two_active_at_once_fold_to_the_same(pair):
     peftlab.use(model, pair)
     both = tiny.outputs(model, inputs)
     assert not torch.allclose(both, alone)
+    with peftlab.folded(model):
+        torch.testing.assert_close(tiny.outputs(model, inputs), both, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("pair", [("IA3", "DoRA"), ("DoRA", "IA3"), ("IA3", "LoRA")], ids="-then-".join)
+def test_a_scaled_bias_folds_too_under_another_adapter(pair):
+    """IA³ scales the bias as well, so what lies around it meets another bias than the pretrained one."""
+    model, inputs = tiny.fresh("gpt2", torch.float64), tiny.batch("gpt2")
+    for seed, name in enumerate(pair):
+        peftlab.attach(model, LLAMA[name], name=name)
+        peftlab.use(model, name)
+        tiny.randomise(model, seed=seed)
+    peftlab.use(model, pair)
+    both = tiny.outputs(model, inputs)
     with peftlab.folded(model):
         torch.testing.assert_close(tiny.outputs(model, inputs), both, atol=1e-12, rtol=1e-10)
 
@@ -464,6 +489,8 @@ def test_mixed_batch_equals_row_by_row(method):
         assert torch.equal(only_base, tiny.outputs(model, {"input_ids": ids}))
     with peftlab.disabled(model):
         assert torch.equal(tiny.outputs(model, {"input_ids": ids}, adapter_names=rows), only_base)
+    if not tiny.merges(method):
+        return
     with peftlab.folded(model):  # folding knows one adapter only: the rows still get their own
         torch.testing.assert_close(tiny.outputs(model, {"input_ids": ids}, adapter_names=rows), alone)
 
@@ -503,7 +530,9 @@ def test_mixed_batch_with_a_prompt_at_rest():
 
 # ---- generation ---------------------------------------------------------------------------------------------------
 
-GENERATING = {name: LLAMA[name] for name in LLAMA if name not in ("LoRA-kept", "PiSSA", "LoRA-embedding")}
+FOR_LLAMA = ("LoRA-kept", "PiSSA", "LoRA-embedding", "ParallelAdapter-linear")
+CACHED = {k: m for k, m in LLAMA.items() if isinstance(m, PromptMethod | PrefixMethod | LlamaAdapter)}
+GENERATING = {name: LLAMA[name] for name in LLAMA if name not in FOR_LLAMA}
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "left-padded"])
@@ -516,7 +545,7 @@ def test_generation_equals_pefts_and_each_row_alone(method, name, padded):
     except ConfigError as refusal:
         assert "Conv1D" in str(refusal)
         pytest.skip("not for Conv1D")
-    theirs = parity.reference(base, ours)
+    theirs = parity.reference(base, ours) if method.peft_type else None
     ids, mask = tiny.tokens(), tiny.padding("left") if padded else torch.ones(3, 7, dtype=torch.long)
     ids = ids * mask
     how = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, **tiny.tasks(method)}
@@ -526,10 +555,11 @@ def test_generation_equals_pefts_and_each_row_alone(method, name, padded):
         row = ids[i : i + 1, int((mask[i] == 0).sum()) :]
         whole = {"attention_mask": torch.ones_like(row), **alone}
         assert torch.equal(ours.generate(row, **whole)[0, -5:], mine[i, -5:])
-        assert torch.equal(theirs.generate(input_ids=row, **whole)[0, -5:], mine[i, -5:])
+        assert theirs is None or torch.equal(theirs.generate(input_ids=row, **whole)[0, -5:], mine[i, -5:])
     without = ours.generate(ids, attention_mask=mask, use_cache=False, **how)
     assert torch.equal(without, mine)
-    if not (padded and isinstance(method, PromptMethod)):  # there peft counts positions through the padding
+    positions = padded and isinstance(method, PromptMethod)  # peft counts them through the padding
+    if theirs is not None and not positions:
         assert torch.equal(theirs.generate(input_ids=ids, attention_mask=mask, **how), mine)
     plain = base.generate(ids, attention_mask=mask, max_new_tokens=5, min_new_tokens=5, do_sample=False)
     with peftlab.disabled(ours):
@@ -537,7 +567,7 @@ def test_generation_equals_pefts_and_each_row_alone(method, name, padded):
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("name", ["LoRA", *(k for k, m in LLAMA.items() if m.card.family == "additive")])
+@pytest.mark.parametrize("name", ["LoRA", *CACHED])
 def test_a_text_in_two_pieces_with_a_cache(name, attention):
     """The second piece has several tokens: each may see the cache, the prompt and what stands before it."""
     for base in (tiny.llama(attn_implementation=attention), tiny.gpt2(attn_implementation=attention)):
@@ -550,9 +580,6 @@ def test_a_text_in_two_pieces_with_a_cache(name, attention):
                 first = model(ids[:, :5], use_cache=True, **{k: m[:, :5] for k, m in padded.items()})
                 rest = model(ids[:, 5:], past_key_values=first.past_key_values, **padded).logits
             torch.testing.assert_close(rest, whole, atol=1e-5, rtol=1e-4)
-
-
-CACHED = {k: LLAMA[k] for k in GENERATING if LLAMA[k].card.family == "additive"}
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "left-padded"])
@@ -729,7 +756,7 @@ def test_half_precision_base(name, key, dtype):
     start = tiny.outputs(model, inputs)
     assert start.dtype == dtype
     if not has_seat(model):
-        torch.testing.assert_close(start, plain, atol=0.02, rtol=0)
+        torch.testing.assert_close(start, plain, atol=max(0.02, tiny.starts_near(method)), rtol=0)
     for wrapper in surgery.adapted_modules(model).values():
         for part in wrapper.adapters["default"].modules():
             if isinstance(part, Adapter) and not isinstance(part, Chain):
@@ -741,7 +768,7 @@ def test_half_precision_base(name, key, dtype):
     assert adapted.dtype == dtype and torch.isfinite(adapted).all()
     tiny.loss(model, {**tiny.batch(name)}).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
-    if method.card.mergeable:
+    if tiny.merges(method):
         with peftlab.folded(model):
             folded = tiny.outputs(model, inputs)
         assert folded.dtype == dtype
@@ -970,7 +997,7 @@ def test_vera_bases_are_one_and_frozen():
 
 # ---- cards, and a method in one new file ---------------------------------------------------------------------------
 
-CARDS = {cls.__name__: cls.card for cls in METHODS} | {"DoRA": dora.CARD}
+CARDS = {cls.__name__: cls.card for cls in METHODS} | {"DoRA": dora.CARD, "AdapterDrop": adapter_drop.CARD}
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
@@ -991,7 +1018,7 @@ def test_the_card_is_complete(card):
 @every_method
 def test_mergeable_means_mergeable(method):
     model = attached("llama", method)
-    if method.card.mergeable:
+    if tiny.merges(method):
         peftlab.merge(model)
     else:
         with pytest.raises(NotMergeable, match=type(method).__name__):

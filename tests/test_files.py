@@ -22,6 +22,7 @@ from peftlab import checkpoint, parity, surgery
 from peftlab.errors import CheckpointError, ConfigError, PeftLabError
 from peftlab.methods import (
     CPT,
+    IA3,
     Cartridge,
     LlamaAdapter,
     LNTuning,
@@ -83,7 +84,23 @@ def test_there_and_back(method, tmp_path):
     assert configs[0] == configs[1]
 
 
-@every_method
+PEFT_HAS_IT = {name: method for name, method in METHODS_HERE.items() if method.peft_type}
+PEFT_LACKS_IT = {name: method for name, method in METHODS_HERE.items() if not method.peft_type}
+
+
+@pytest.mark.parametrize("method", PEFT_LACKS_IT.values(), ids=PEFT_LACKS_IT)
+def test_a_method_that_peft_lacks_says_whose_it_is(method, tmp_path):
+    model = trained(method)
+    peftlab.save(model, tmp_path)
+    config = json.loads((tmp_path / checkpoint.CONFIG).read_text())
+    assert config["peftlab_type"] == method.peftlab_type and "peft_type" not in config
+    for name, value in dataclasses.asdict(model.peftlab.methods["default"]).items():
+        assert name == "bookkeeping" or config[name] == value, name
+    with pytest.raises(Exception, match="peft_type|peft config"):  # peft's own matter, but it must not open as another
+        peft.PeftModel.from_pretrained(tiny.fresh("llama"), tmp_path)
+
+
+@pytest.mark.parametrize("method", PEFT_HAS_IT.values(), ids=PEFT_HAS_IT)
 def test_the_config_opens_in_peft_with_equal_fields(method, tmp_path):
     model = trained(method)
     peftlab.save(model, tmp_path)
@@ -102,8 +119,9 @@ def test_the_config_opens_in_peft_with_equal_fields(method, tmp_path):
     torch.testing.assert_close(theirs, tiny.outputs(model, tiny.batch("llama")))
 
 
-def test_conv1d_says_so_in_the_config(tmp_path):
-    peftlab.save(trained(LoRA(r=2), "gpt2"), tmp_path)
+@pytest.mark.parametrize("method", [LoRA(r=2), IA3()], ids=["LoRA", "IA3"])
+def test_conv1d_says_so_in_the_config(method, tmp_path):
+    peftlab.save(trained(method, "gpt2"), tmp_path)
     assert json.loads((tmp_path / checkpoint.CONFIG).read_text())["fan_in_fan_out"] is True
     opened_by_peft(tmp_path, "gpt2")
 
@@ -185,6 +203,11 @@ PEFT_CONFIGS = {
     "vera": peft.VeraConfig(r=4),
     "vera-no-bases": peft.VeraConfig(r=4, save_projection=False),
     "layer-norm": peft.LNTuningConfig(),
+    "ia3": peft.IA3Config(),
+    "ia3-random": peft.IA3Config(init_ia3_weights=False, task_type="CAUSAL_LM", exclude_modules=["0.mlp.down_proj"]),
+    "ia3-regexes": peft.IA3Config(target_modules=r".*(k|up)_proj", feedforward_modules=r".*1\.mlp\.up_proj"),
+    "ia3-all-linear": peft.IA3Config(target_modules="all-linear"),
+    "ia3-keys-only": peft.IA3Config(target_modules=["k_proj"]),
     "prompt": peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
     "prompt-encoder": peft.PromptEncoderConfig(num_virtual_tokens=2, task_type="CAUSAL_LM", encoder_hidden_size=7),
     "prompt-lstm": peft.PromptEncoderConfig(
@@ -209,6 +232,16 @@ def test_what_peft_writes_opens_here(config, tmp_path):
     torch.testing.assert_close(tiny.outputs(again, inputs), tiny.outputs(theirs, inputs), atol=2e-6, rtol=1e-5)
     peftlab.detach(model)
     assert torch.equal(tiny.outputs(model, inputs), tiny.outputs(tiny.fresh("llama"), inputs))
+
+
+@pytest.mark.parametrize("name", ["ia3-all-linear", "ia3-keys-only"])
+def test_an_ia3_that_peft_writes_but_does_not_open_again(name, tmp_path):
+    """It fills in default feedforward_modules that target_modules does not name, and then calls that an error."""
+    written_by_peft(tmp_path, copy.deepcopy(PEFT_CONFIGS[name]))
+    with pytest.raises(ValueError, match="subset"):
+        peft.PeftModel.from_pretrained(tiny.fresh("llama"), tmp_path)
+    model = peftlab.load(tiny.fresh("llama"), tmp_path)  # the outputs: in the test above
+    assert model.peftlab.methods["default"].feedforward_modules == ".*(down_proj)"
 
 
 def test_a_classifier_of_peft_brings_its_head(tmp_path):
@@ -456,6 +489,8 @@ BROKEN = {
     "json-list": (a_list, ["peft_type"]),
     "no-peft-type": (without("peft_type"), ["peft_type"]),
     "unknown-peft-type": (field(peft_type="POLY"), ["POLY", "LORA"]),
+    "unknown-peftlab-type": (field(peftlab_type="HOOLSBY"), ["peftlab_type 'HOOLSBY'", "HOULSBY"]),
+    "peftlab-type-that-is-no-word": (field(peftlab_type=3), ["peftlab_type"]),
     "missing-tensor": (missing_tensor, ["missing in the file", "q_proj.lora_A"]),
     "extra-tensor": (extra_tensor, ["not in the model", "layers.9"]),
     "extra-tensor-in-disguise": (extra_tensor_in_disguise, ["not in the model"]),
@@ -516,7 +551,7 @@ def test_unknown_fields_that_change_nothing_pass(tmp_path):
     assert config["revision"] == "main" and config["rank_pattern"] == {}  # bookkeeping is kept
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [cls for cls in METHODS if cls.peft_type], ids=lambda cls: cls.__name__)
 def test_every_field_of_pefts_config_is_supported_kept_or_refused(cls):
     """Each field, changed to something that matters, must be known here or refused: none may be dropped silently."""
     config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(cls.peft_type)]
