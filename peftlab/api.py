@@ -355,7 +355,10 @@ def load(model: nn.Module, folder: str | Path, name: str = "default", trainable:
             "path_initial_model_for_weight_conversion)"
         )
     plan = _plan(model, method, _with_shapes(model, method.for_loading()))
-    checkpoint.fill(plan.tensors(), tensors, surgery.base_modules(model))
+    expected = plan.tensors()
+    checkpoint.fill(expected, tensors, surgery.base_modules(model))
+    if plan.shared is not None:
+        plan.shared.take(expected)  # where the file's tensors are made of several own ones
     _commit(model, name, plan, trainable=trainable)
     return model
 

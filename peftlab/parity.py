@@ -264,8 +264,9 @@ def their_tensors(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
 
     if model.peft_config[name].is_prompt_learning:
         encoder = dict(model.prompt_encoder[name].named_parameters())
-        network = any(key.startswith("transform") for key in encoder)
-        found = {(f"network.{k}" if network else "prompt_embeddings"): p for k, p in encoder.items()}
+        network = any(key.startswith(("transform", "mlp_head")) for key in encoder)
+        prompt = {"embedding.weight": "prompt_embeddings"}
+        found = {(f"network.{k}" if network else prompt.get(k, k)): p for k, p in encoder.items()}
         everything = dict(model.base_model.named_parameters())
         kept = {k: p for k, p in everything.items() if ".modules_to_save." in k}
         return found | {f"base_model.{k.replace(f'.modules_to_save.{name}', '')}": p for k, p in kept.items()}

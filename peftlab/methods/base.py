@@ -180,6 +180,7 @@ class Shared(nn.Module):
     """Tensors that belong to the whole adapter: VeRA's bases, prompts, prefixes. May act on inputs and attention."""
 
     has_seat: ClassVar[bool] = False  # True: acts on the model's inputs or attention, so it cannot be merged
+    takes_task_ids: ClassVar[bool] = False  # True: on_inputs finds the call's task_ids among the arguments, if given
     on_attention: Any = None  # def on_attention(self, layer, module, q, k, v, mask) -> (q, k, v, mask)
 
     def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +195,13 @@ class Shared(nn.Module):
         """What the file holds, by full name."""
         own = self.state_dict()
         return {in_file: own[name] for name, in_file in self.file_names().items()}
+
+    @torch.no_grad()
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the own tensors to what `tensors` (as above) holds; names and shapes have been checked."""
+        own = self.state_dict()
+        for name, in_file in self.file_names().items():
+            own[name].copy_(tensors[in_file])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +220,7 @@ class Method:
     file_prefix: ClassVar[str] = "base_model.model."  # before every site in the file; prompts have a shorter one
     card: ClassVar[Card]
     default_targets: ClassVar[Mapping[str, Any]] = LORA_DEFAULTS
+    mixable: ClassVar[bool] = True  # False: rows of one batch cannot each have their own adapter of this kind
     # Fields of peft's config that are kept as found, but mean nothing here.
     BOOKKEEPING: ClassVar[frozenset[str]] = frozenset(
         "auto_mapping base_model_name_or_path fan_in_fan_out inference_mode megatron_config megatron_core "
