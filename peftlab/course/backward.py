@@ -1,7 +1,7 @@
 """Bridge B4's measurements: what one training step keeps and computes, counted and not timed.
 
-Nothing here looks at the machine: the bytes are those of the tensors that autograd and AdamW hold on to, the FLOPs those
-of the matrix products. So the same model and batch give the same numbers everywhere.
+Nothing here looks at the machine: the bytes are those of the tensors that autograd and AdamW hold on to, the FLOPs
+those of the matrix products. So the same model and batch give the same numbers wherever PyTorch takes the same steps.
 """
 
 from __future__ import annotations

@@ -33,9 +33,10 @@ def stacked(bars: Mapping[str, Mapping[str, int]], colours: Sequence[str] = COLO
         left = 0.0
         for part, colour, hatch in zip(parts, colours, HATCHES, strict=False):
             width = bar[part] / 1e6
+            edge = "black" if colour == palette.YELLOW else "white"  # white hatching would be lost on yellow
             ax.barh(
                 row, width, left=left, height=0.62, label=None if row else part,
-                facecolor=colour, edgecolor="black" if colour == palette.YELLOW else "white", hatch=hatch, linewidth=0.5,
+                facecolor=colour, edgecolor=edge, hatch=hatch, linewidth=0.5,
             )  # fmt: skip
             left += width
         ax.annotate(f"{left:.0f} MB", (left, row), xytext=(5, 0), textcoords="offset points", va="center")
