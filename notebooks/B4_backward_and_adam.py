@@ -55,6 +55,8 @@ steps = {name: backward.step(model, batch) for name, model in ways.items()}
 backward_figures.stacked({name: step.memory for name, step in steps.items()})
 total = {name: sum(step.memory.values()) for name, step in steps.items()}
 assert 0.4 < total["LoRA"] / total["everything"] < 0.6 and total["last block"] < total["LoRA"] / 2
+stays = sum(steps["everything"].memory[part] for part in (backward.WEIGHTS, backward.KEPT))
+assert 0.6 < stays / total["everything"] < 0.7
 
 # %% [markdown]
 # Half. Gradients and Adam's memory are all but gone; the weights have to stay. But why does the forward pass of a frozen model leave so much behind? And why so little where the last block trains, which has *more* trained numbers than LoRA?

@@ -10,9 +10,8 @@ PREDICTIONS = [
         "LoRA freezes 99 % of this model's numbers. By how much does the memory of a training step fall?",
         choices=["by 99 %", "by about 90 %", "by about half", "by less than 10 %"],
         truth=2,
-        says="Gradients and Adam's memory fall with the number of trained parameters. Two other parts do not, and "
-        "with this batch they are the larger ones. How many tokens the batch has decides where between the two you "
-        "end.",
+        says="Gradients and Adam's memory fall with the number of trained parameters. Two other parts hardly do, and "
+        "with this batch they make up about two thirds of the whole. With more tokens they make up more.",
     ),
     Prediction(
         "flops",
