@@ -48,11 +48,20 @@ def test_every_series_has_a_line_and_a_marker_of_its_own():
 def test_the_table_says_how_many_seeds_it_has():
     trained, answered = copy.deepcopy(Results.load("three_tasks")), Results.load("adapters")
     trained["cells"].pop("joint/all/2", None)
-    last = str(work_figures.tasks(trained, answered)).splitlines()[-1]
+    last = next(line for line in str(work_figures.tasks(trained, answered)).splitlines() if "for all three" in line)
     left = mean(trained["cells"][f"joint/all/{seed}"]["define"]["loss"] for seed in (0, 1))
     assert last.startswith("LoRA, one adapter for all three")
     assert f"{left:.2f}" in last
     assert " 2 " in last
+
+
+def test_the_stored_adapters_have_a_row_of_their_own():
+    """Losses of one set of adapters beside the right answers of another would be a row about nothing."""
+    answered = Results.load("adapters")
+    lines = str(work_figures.tasks(Results.load("three_tasks"), answered)).splitlines()
+    stored = next(line for line in lines if "stored adapters" in line)
+    assert f"{answered['cells']['define/define']['loss']:.2f}" in stored and "85 %" in stored
+    assert not any("%" in line for line in lines if line.startswith(("LoRA", "full")))
 
 
 def test_the_stored_adapters_learning_rate_is_the_best_or_next_to_it():
