@@ -70,7 +70,7 @@ for folder in sorted(path for path in adapters.iterdir() if path.is_dir()):
 #
 # ## Switch
 #
-# Load the base once and hang all three into it. `use` says which one is on.
+# Load the base once and hang all three into it.
 
 # %% tags=["nbval-ignore-output"]
 model, tokenizer = models.load("smollm2")
@@ -86,11 +86,11 @@ with peftlab.disabled(model):
     print(f"{'(none)':8} {complete(model, tokenizer, [prompt])[0]}")
 
 # %% [markdown]
-# All four get the same text. Only `define` was trained on this form. The base was not: it has no idea where a definition ends. Nothing was copied or reloaded: switching changes which small matrices take part.
+# All four get the same text. Only `define` was trained on this form. The base was not: it has no idea where a definition ends. Nothing was reloaded: switching changes which small matrices take part.
 #
 # ## One batch
 #
-# Now the three requests at once. Each row of the batch names its adapter; `"__base__"` asks for none. Change the texts and the names, and press the button.
+# Now the three requests at once. Each row names its adapter; `"__base__"` asks for none. Change texts and names, and press the button.
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.show.desk import Desk
@@ -128,7 +128,7 @@ def routed(x, W, adapters, names, scale):
 check("07.routed", routed)
 
 # %% [markdown]
-# Is a mixed batch really the same as asking one at a time? Compare the scores of the next token (the *logits*), row by row. (Rows of different length would be padded, so ours are equally long.)
+# Is a mixed batch the same as asking one at a time? Compare the scores of the next token (*logits*). (Rows of different length would be padded, so ours are equally long.)
 
 # %% tags=["nbval-ignore-output"]
 routed = use("07.routed", routed)
@@ -156,7 +156,7 @@ with torch.no_grad():
 print(f"with the names in the wrong order they would differ by up to {(wrong - together).abs().max():.0f}")
 
 # %% [markdown]
-# Hugging Face `peft` does it with the same argument, `adapter_names`. Let it open our files and answer the same batch:
+# Hugging Face `peft` has the same argument. Let it open our files and answer the same batch:
 
 # %% tags=["nbval-ignore-output"]
 from peft import PeftModel
@@ -171,7 +171,7 @@ compare("peft's mixed batch and ours", theirs, together)
 del reference
 
 # %% [markdown]
-# (One difference inside: `peft` computes $W_0 x$ once for all rows, as you did. Our library sends each group of rows through the whole formula by itself. That works for every method, and costs time in large mixed batches. Systems built for serving, such as [Punica](https://arxiv.org/abs/2310.18547) and [S-LoRA](https://arxiv.org/abs/2311.03285), have a GPU program of their own for the thin part.)
+# (Inside, `peft` computes $W_0 x$ once for all rows, as you did. Our library sends each group of rows through the whole formula: that works for every method, and costs time. Systems built for serving, such as [Punica](https://arxiv.org/abs/2310.18547) and [S-LoRA](https://arxiv.org/abs/2311.03285), have a GPU program of their own for the thin part.)
 #
 # ## How good are they?
 #
@@ -181,13 +181,13 @@ del reference
 work_figures.tasks(trained, answered)
 
 # %% [markdown]
-# Read the losses first. In defining, full fine-tuning is ahead by several times what three seeds differ by. In the other two jobs the gap is no larger than that: a draw, with 0.34 % as many new numbers as the model has. *One adapter for all three*, with three times the steps, comes close everywhere. If your jobs are known beforehand, it is a strong rival. (LoRA wants other learning rates: 0.004 or 0.008 were best, against 0.0001 or 0.0002. More in lesson 09.)
+# Read the losses first. In defining, full fine-tuning is ahead by several times what three seeds differ by. In the other two jobs it is no larger than that: a draw, with 0.34 % as many new numbers as the model has. *One adapter for all three*, with three times the steps, comes close everywhere. If your jobs are known beforehand, it is a strong rival.
 #
 # Now the answers. The base names the topic in 3 % of cases, and with its adapter in 85 %. Eight examples in the prompt give 21 %, but that is no fair trial: 32 of the 100 questions ask for topics that these eight do not show. With twelve, one for each topic, it is 9 %, about as often as by guessing. So prompts differ a lot, and we tried two. The right word comes in 15 % of cases: WordNet's own word, not a synonym. With one hundred questions each, the [standard error](B5_validation_seeds_intervals.ipynb) is up to 5 percentage points.
 #
 # ## Merge, and the cost is gone
 #
-# Unmerged, a LoRA computes two thin products beside each matrix it adapts. **Merging** makes it a part of the weights, $W = W_0 + \frac{\alpha}{r} B A$, and the model is an ordinary model again, with no adapter and no extra time. `peftlab.merge` does it for good, `peftlab.folded` for a while.
+# Unmerged, a LoRA computes two thin products beside each matrix it adapts. **Merging** makes it a part of the weights, $W = W_0 + \frac{\alpha}{r} B A$: an ordinary model again, with no extra time. `peftlab.merge` does it for good, `peftlab.folded` for a while.
 #
 # How much time does that save?
 
@@ -207,13 +207,13 @@ _ = work_figures.latency(Results.load("lora_latency_gpu"), Results.load("lora_la
 # | three routed, on query and value | 1.9 to 3.4 times | 1.1 to 1.6 times |
 # | no adapter: off by, which is noise | up to 11 % | up to 14 % |
 #
-# No adapter and merged are the same arithmetic, so their difference is noise. On the CPU no single point of query and value proves a cost. Together they do: 11 of the 12 lie above 1, the median 5 % above.
+# No adapter and merged are the same arithmetic, so their difference is noise. On the CPU, no single point of query and value proves a cost; together they do: 11 of the 12 lie above 1, the median 5 % above.
 #
-# Why so much on the H100? The thin products are few: 0.4 % more multiplications in the blocks on query and value, 2.3 % on all seven matrices. But each is a call of its own. The base is in bfloat16 there and the adapters in 32 bits, as `peft` does by default, so each layer also converts its input and its result. (What part of the cost that is, we did not measure apart.) And the H100 is waiting for calls: reading 32 rows takes it about as long as reading one (0.8 and 1.1 times, in our two series). The CPU takes 20 times as long, all in 32 bits. It is busy computing, and most of the calls disappear in that. With a larger model or longer texts, they weigh less on a GPU, too.
+# Why so much on the H100? The thin products are few: 0.4 % more multiplications in the blocks on query and value, 2.3 % on all seven matrices. But each is a call of its own. The base is in bfloat16 there and the adapters in 32 bits, as `peft` does by default, so each layer also converts its input and its result. (What part of the cost that is, we did not measure.) And the H100 is waiting for calls: reading 32 rows takes it about as long as reading one (0.8 and 1.1 times, in our two series). The CPU, all in 32 bits, takes 20 times as long: it is busy computing, and most of the calls disappear in that.
 #
-# Hu et al. (2021, table 1) met such a cost with bottleneck adapters, layers that come one after the other and cannot be merged. LoRA, merged, avoids it. (Routing costs more, even for one row: our library takes the batch apart in every layer, the price of code that you can read.)
+# Hu et al. (2021, table 1) met such a cost with bottleneck adapters, which cannot be merged. LoRA, merged, avoids it. (Routing costs more, even for one row: our library takes the batch apart in every layer, the price of code that you can read.)
 #
-# And on your machine? One row of 32 tokens, three ways, in turns. Each round is compared with its own merged time, and we take the median of nine rounds:
+# And on your machine? One row of 32 tokens, three ways, in turns. Each round is compared with its own merged time; we take the median of nine:
 
 # %% tags=["nbval-ignore-output"]
 from contextlib import nullcontext
@@ -230,8 +230,7 @@ for _ in range(9):
         with switched(model), torch.no_grad():
             seconds[way].append(timed(lambda: model(row), "cpu"))
 for way, found in seconds.items():
-    rounds = [mine / merged for mine, merged in zip(found, seconds["merged"], strict=True)]
-    print(f"{way:10} {median(rounds):.2f} of the merged model's time")
+    print(f"{way:10} {median(a / b for a, b in zip(found, seconds['merged'], strict=True)):.2f} of the merged time")
 
 # %% [markdown]
 # (If *no adapter* is not between 0.95 and 1.05, close what else runs and repeat.)
@@ -244,9 +243,9 @@ with torch.no_grad():
     before = layer.base.weight.clone()
     with peftlab.folded(model):
         folded = model(ids).logits
-        inside = (layer.base.weight != before).float().mean()
+        inside = (layer.folded.weight != before).float().mean()
     compare("folded and unmerged", folded, unmerged)
-    print(f"weights changed: {inside:.1%} while folded, {(layer.base.weight != before).float().mean():.1%} afterwards")
+    print(f"weights changed: {inside:.0%} while folded, {(layer.base.weight != before).float().mean():.0%} afterwards")
 
 # %% [markdown]
 # ## What merging breaks: the way back
@@ -269,7 +268,7 @@ for dtype in (torch.float32, torch.bfloat16):
           f"and {(merged == W0).float().mean():7.2%} never moved")
 
 # %% [markdown]
-# The first column: adding and subtracting the same numbers does not return what was there. You see one layer with one adapter. Over all 60 matrices and three adapters, stored, 92 % of the weights are back in bfloat16, 97 % in 32 bits. The others keep an error of rounding.
+# The first column: what was there does not all come back. This is one layer with one adapter. Over all 60 matrices and three adapters, stored, 92 % of the weights are back in bfloat16, 97 % in 32 bits.
 #
 # A service that swaps adapters does this all day. How far does the base go? Thousands of rounds in this one layer:
 
@@ -278,21 +277,20 @@ changes = [lora.delta_weight().detach() for lora in layer.adapters.values()]
 for dtype in (torch.float32, torch.bfloat16):
     for who, turns in (("one adapter", changes[:1]), ("three in turn", changes)):
         W = W0 = before.to(dtype)
-        print(f"{str(dtype):14}, {who:13}:", end="")
+        print(f"\n{str(dtype):14}, {who}, off by this much of ΔW after", end=" ")
         for swap in range(1, 3001):
             delta = turns[swap % len(turns)]
             W = (W + delta).to(dtype)  # merge
             W = W - delta.to(dtype)  # unmerge
             if swap in (1, 100, 300, 1000, 3000):
-                print(f"  {swap} swaps {(W - W0).float().norm() / changes[0].norm():.3%}", end="")
-        print(" of ΔW")
+                print(f"{swap}: {(W - W0).float().norm() / changes[0].norm():.3%}", end="  ")
 
 # %% [markdown]
-# In 32 bits next to nothing. In bfloat16 the base drifts, and then **it settles**: rounding has reached a state that repeats. Over all 60 matrices, stored, that takes 256 swaps with one adapter and 768 with three in turn, and the base is off by 4.2 % and 11.4 % of one $\Delta W$.
+# In 32 bits next to nothing. In bfloat16 the base drifts, then **settles**: rounding has reached a state that repeats. Over all 60 matrices, stored, that takes 256 swaps with one adapter and 768 with three in turn, and the base is off by 4.2 % and 11.4 % of one $\Delta W$.
 #
-# Do the answers suffer? Hardly. After a thousand swaps in turn, the three adapters have losses of 2.99, 0.26 and 2.07; before, 2.98, 0.27 and 2.06. But the base is no longer the file of which you have the checksum, and nothing warned you. The mend costs memory: keep the originals.
+# Do the answers suffer? Hardly. After a thousand swaps in turn, the three adapters have losses of 2.99, 0.26 and 2.07; before, 2.98, 0.27 and 2.06. But the base is no longer the file that you can checksum, and nothing warned you. The mend costs memory: keep the originals.
 #
-# Now the second column above. Where an entry of the change is smaller than about half the last bit of its weight, the sum rounds back to the old weight, and *the change is lost*. In this layer that is rare. Over all matrices, stored, 4.5 % of the bfloat16 weights never moved. Does it matter for the answers? Merge `topic`, round every weight to bf16 as a saved model would hold it, and measure. (It computes in 32 bits: few laptops are fast in bf16, so only the rounding differs.)
+# Now the second column above. Where an entry of the change is smaller than about half the last bit of its weight, the sum rounds back to the old weight, and *the change is lost*. In this layer that is rare. Over all matrices, stored, 4.5 % of the bfloat16 weights never moved. Does it matter for the answers? Merge `topic`, round every weight to bf16 as a saved model would hold it, and measure (computing in 32 bits, so that only the rounding differs).
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.tasks.metrics import evaluate
@@ -304,11 +302,11 @@ for name, served in (("unmerged", model), ("merged, rounded to bf16", saved)):
     print(f"{name:24} {evaluate(served, tokenizer, test, max_length=48).loss:.4f} nats per token")
 
 # %% [markdown]
-# (These are the first fifty rows; the table's 0.27 is of a hundred.) In the stored measurement, with arithmetic in bf16 too and a hundred test rows of each job, merged and unmerged differ by at most 0.005 nats per token. So here the lost bits do not matter.
+# (On fifty rows; the table's 0.27 is of a hundred.) In the stored measurement, computed in bf16 too, with a hundred rows of each job, merged and unmerged differ by at most 0.005 nats per token. So here the lost bits do not matter.
 #
 # ## Add adapters together
 #
-# If $\Delta W_1$ knows one job and $\Delta W_2$ another, does $w_1 \Delta W_1 + w_2 \Delta W_2$ know both? It is tempting: no training, one adapter, mergeable. First get the sum right.
+# If $\Delta W_1$ knows one job and $\Delta W_2$ another, does $w_1 \Delta W_1 + w_2 \Delta W_2$ know both? That would be one adapter without any training. First get the sum right.
 #
 # ### Exercise 3 · The sum of two adapters (8 minutes)
 #
@@ -342,7 +340,7 @@ linear = 0.5 * (B_1 + B_2) @ (A_1 + A_2)
 print(f"'linear' is off by {(linear - exact).norm() / exact.norm():.0%} of the exact sum")
 
 # %% [markdown]
-# As large as what was trained. (`peft`'s default, `"svd"`, computes the exact sum and cuts it to a smaller rank, with lesson 06's scissors.)
+# About as large as what was trained. (`peft`'s default, `"svd"`, computes the exact sum and cuts it to a smaller rank, with lesson 06's scissors.)
 
 # %%
 predict("07.combination")
@@ -351,17 +349,17 @@ predict("07.combination")
 _ = work_figures.combinations(answered)
 
 # %% [markdown]
-# Low is good. Each panel tests one job. The solid line is that job's own adapter, the dotted one the base. Three exact sums:
+# Low is good. The solid line is the job's own adapter, the dotted one the base. Three exact sums:
 #
 # - **Half `define`, half `reverse`** keeps 82 % and 99 % of what the adapters gained. The right word comes in 17 % of cases (alone 15 %).
 # - **Half `define`, half `topic`** keeps 57 % and 98 %. The second number flatters: the right topic comes in 73 % of cases (alone 85 %).
 # - **All of `define`, all of `topic`** has a loss of 5.16 in defining. That is no better than with no adapter at all (5.03, and one hundred questions cannot tell these apart: the difference is 0.13, its 95 % interval −0.14 to 0.40).
 #
-# So a sum of adapters is not always a sum of skills, and you cannot tell beforehand. `topic` has the largest change: over all matrices, $\lVert \Delta W \rVert$ is 55.0, that of `reverse` 49.8 and of `define` 43.5. That may be why it drowns `define`. But `reverse` is not much smaller and goes well with it, so we suspect that it also matters where they write.
+# A sum of adapters is not always a sum of skills, and you cannot tell beforehand. `topic` has the largest change: over all matrices, $\lVert \Delta W \rVert$ is 55.0, that of `reverse` 49.8 and of `define` 43.5. That may be why it drowns `define`. But `reverse` is not much smaller and goes well with `define`, so we suspect that it also matters where they write.
 #
-# At equal weights the exact sum has a lower loss than 'linear' in 17 of 18 places. The worst case: all three, weights 1, name the topic in 74 % of cases as an exact sum, in 1 % as 'linear'. And the one place where 'linear' wins? `topic` and `reverse`, weights one half, tested on `topic`: 0.65 against 0.80. Cross terms make the change 1.5 times as large. An exact sum of that size (weights 0.75) has 0.44.
+# At equal weights the exact sum has a lower loss than 'linear' in 17 of 18 places. All three adapters, weights 1, name the topic in 74 % of cases as an exact sum, in 1 % as 'linear'. In the one place left (`topic` and `reverse`, weights 0.5, on `topic`: 0.65 against 0.80) size explains it: cross terms make the change 1.5 times as large, and an exact sum of that size (weights 0.75) has 0.44.
 #
-# All of this is one seed and one hundred questions for each job. Test every job after every sum. And compare with *one adapter for all three* in the first table, which has no such trouble.
+# All of this is one seed and one hundred questions for each job. Test every job after every sum. *One adapter for all three*, in the first table, has no such trouble.
 #
 # ## A trap: the wrong base
 #
@@ -391,7 +389,7 @@ for name, served in (("right base", model), ("wrong base", wrong)):
 # | memory | base + adapters | one full model per task |
 # | 16- and 4-bit bases | the change keeps its own precision | the change is rounded to the base's |
 #
-# **Use unmerged adapters when** many tasks share a base, tasks change often, or you still train. **Merge when** one task runs for long and latency counts, or the software that serves it knows nothing of adapters.
+# **Use unmerged adapters when** tasks share a base and change often. **Merge when** one task runs for long and latency counts, or the software that serves it knows nothing of adapters.
 #
 # **Unknown:** when sums of adapters work. Ilharco et al. (2022) add the changes of whole fine-tuned models, and Ortiz-Jimenez et al. (2023) have a theory of when that works. We know of none that predicts it for adapters like these. (Lesson 16 will try better recipes than plain sums.)
 
@@ -402,7 +400,7 @@ quiz("07")
 # ## Take away
 #
 # - One base serves many adapters, even in one batch: $W_0 x$ is common, the thin part is each row's own.
-# - An adapter is hundreds of times smaller than a copy of the model. That changes what "one model per customer" costs.
+# - An adapter is hundreds of times smaller than a copy of the model.
 # - Merged, LoRA costs no time. Unmerged it costs calls: dear on a GPU with a small model, cheap on a busy CPU.
 # - Subtracting what was added does not give the same bits back. In bf16 the base drifts, then settles, and part of a change can vanish in the merge. Here the answers hardly changed; you must measure it.
 # - $\sum w_i \Delta W_i$ is easy to compute exactly. Whether it *does* both jobs must be measured.

@@ -38,9 +38,8 @@ def trained() -> list[str]:
     assert len(joint_runs) == 3
     joint = {task: mean(run[task]["loss"] for run in joint_runs) for task in TASKS}
 
-    best = {kind: _inside_the_grid(runs, kind) for kind in ("lora", "full")}
-    chosen = {kind: [f"{lr:.4f}".rstrip("0") for lr in sorted(set(best[kind].values()))] for kind in best}
-
+    for kind in ("lora", "full"):
+        _check_inside_the_grid(runs, kind)
     ahead = loss["lora/define"] - loss["full/define"]
     assert ahead > 3 * max(spread["lora/define"], spread["full/define"])  # "several times what three seeds differ by"
     for task in ("topic", "reverse"):  # "no larger than that"
@@ -58,7 +57,6 @@ def trained() -> list[str]:
         f"takes as much disk as {4 * BASE_NUMBERS // max(sizes)} such files",
         f"{log(VOCABULARY):.1f} nats is guessing among all {VOCABULARY:,} tokens",
         f"with {percent(share, 2)} as many new numbers as the model has",
-        f"{' or '.join(chosen['lora'])} were best, against {' or '.join(chosen['full'])}",
         f"names the topic in {percent(cells['base/topic']['right'])} of cases, and with its adapter in "
         f"{percent(cells['topic/topic']['right'])}",
         f"Eight examples in the prompt give {percent(cells['examples/topic']['right'])}",
@@ -74,14 +72,12 @@ def _losses(runs: dict[str, Any], cell: str) -> list[float]:
     return found
 
 
-def _inside_the_grid(runs: dict[str, Any], kind: str) -> dict[str, float]:
-    """The chosen learning rate of each task. None of them is the largest or the smallest that was tried."""
+def _check_inside_the_grid(runs: dict[str, Any], kind: str) -> None:
+    """No chosen learning rate is the largest or the smallest that was tried."""
     candidates = runs["settings"]["candidates"][kind]
-    chosen = {task: {run["lr"] for run in seeds(runs, f"{kind}/{task}")} for task in TASKS}
-    assert all(len(rates) == 1 for rates in chosen.values())
-    best = {task: min(rates) for task, rates in chosen.items()}
-    assert all(min(candidates) < lr < max(candidates) for lr in best.values())
-    return best
+    for task in TASKS:
+        (chosen,) = {run["lr"] for run in seeds(runs, f"{kind}/{task}")}
+        assert min(candidates) < chosen < max(candidates)
 
 
 def timed() -> list[str]:
@@ -172,8 +168,6 @@ def combined() -> list[str]:
     lower = {key: cells[key]["loss"] < cells[key.replace("/cat/", "/linear/")]["loss"] for key in exact}
     exception, better = "combine/cat/topic+reverse/0.5/topic", sum(lower.values())
     assert [key for key, found in lower.items() if not found] == [exception]
-    gap = {key: cells[key.replace("/cat/", "/linear/")]["right"] - cells[key]["right"] for key in exact}
-    assert min(gap, key=gap.get) == "combine/cat/define+topic+reverse/1.0/topic"  # "The worst case"
     assert paired["lowest"] < 0 < paired["highest"]  # "cannot tell these apart"
     norms = cells["norms"]
     assert norms["topic"] > norms["reverse"] > norms["define"]
@@ -196,10 +190,10 @@ def combined() -> list[str]:
         f"{paired['highest']:.2f}",
         f"is {norms['topic']:.1f}, that of `reverse` {norms['reverse']:.1f} and of `define` {norms['define']:.1f}",
         f"in {better} of {len(exact)} places",
-        f"name the topic in {percent(three['cat'])} of cases as an exact sum, in {percent(three['linear'])} as "
-        "'linear'",
-        f"tested on `topic`: {linear['loss']:.2f} against {cells[exception]['loss']:.2f}",
-        f"Cross terms make the change {larger:.1f} times as large. An exact sum of that size (weights 0.75) has "
+        f"All three adapters, weights 1, name the topic in {percent(three['cat'])} of cases as an exact sum, in "
+        f"{percent(three['linear'])} as 'linear'",
+        f"on `topic`: {linear['loss']:.2f} against {cells[exception]['loss']:.2f}",
+        f"cross terms make the change {larger:.1f} times as large, and an exact sum of that size (weights 0.75) has "
         f"{sized['loss']:.2f}",
         f"the sum goes {lesson_07.kept('define'):.0f} % in defining and {lesson_07.kept('topic'):.0f} % in naming",
     ]

@@ -48,7 +48,8 @@ QUIZ = [
             ),
             Option(
                 "An error, because 16-bit weights cannot be merged",
-                "No: it works without a word, so you must measure what it does. In our test the answers hardly changed.",
+                "No: it works without a word, so you must measure what it does. In our test the answers hardly "
+                "changed.",
             ),
         ],
     ),
