@@ -16,7 +16,7 @@
 #
 # Three models in memory? One model that is reloaded all the time? Or **one model that does all three jobs in the same batch**, each row in its own way?
 #
-# You will do the third, with real adapters. Then you take its cost away by merging, find out what merging breaks, and add adapters together.
+# You will do the third. Then you take its cost away by merging, find out what merging breaks, and add adapters together.
 
 # %%
 import copy
@@ -37,7 +37,7 @@ trained, answered = Results.load("three_tasks"), Results.load("adapters")
 # %% [markdown]
 # ## Three adapters and one base
 #
-# The base is SmolLM2, a chat model of 135 million parameters. (Its package holds each weight rounded to one of 16 levels. We turn them back into 32-bit numbers, so it is not quite the original.) The course has trained three LoRAs on it. Each has rank $r = 8$ and scale $\alpha = 16$, on the query and value matrices of the 30 blocks:
+# The base is SmolLM2, a chat model of 135 million parameters. (Its package holds each weight rounded to one of 16 levels. We turn them back into 32-bit numbers, so it is not quite the original.) The course has trained three LoRAs on it, with $r = 8$ and $\alpha = 16$, on the query and value matrices of the 30 blocks:
 #
 # | adapter | reads | writes |
 # |---|---|---|
@@ -45,7 +45,7 @@ trained, answered = Results.load("three_tasks"), Results.load("adapters")
 # | `topic` | a definition | one of twelve topics |
 # | `reverse` | a definition | the word |
 #
-# They are in `data/adapters/`, in `peft`'s format. How large are they?
+# They are in `data/adapters/`, in `peft`'s format.
 #
 # ### Exercise 1 · Sizes (4 minutes)
 #
@@ -114,7 +114,7 @@ desk
 #
 # ### Exercise 2 · Route the rows (10 minutes)
 #
-# Write it for one linear layer without a bias.
+# Write it for one layer without a bias.
 
 # %% tags=["exercise"]
 def routed(x, W, adapters, names, scale):
@@ -183,7 +183,7 @@ work_figures.tasks(trained, answered)
 # %% [markdown]
 # Read the losses first. In defining, full fine-tuning is ahead by several times what three seeds differ by. In the other two jobs it is no larger than that: a draw, with 0.34 % as many new numbers as the model has. *One adapter for all three*, with three times the steps, comes close everywhere. If your jobs are known beforehand, it is a strong rival.
 #
-# Now the answers. The base names the topic in 3 % of cases, and with its adapter in 85 %. Eight examples in the prompt give 21 %, but that is no fair trial: 32 of the 100 questions ask for topics that these eight do not show. With twelve, one for each topic, it is 9 %, about as often as by guessing. So prompts differ a lot, and we tried two. The right word comes in 15 % of cases: WordNet's own word, not a synonym. With one hundred questions each, the [standard error](B5_validation_seeds_intervals.ipynb) is up to 5 percentage points.
+# The answers: the base names the topic in 3 % of cases, and with its adapter in 85 %. Eight examples in the prompt give 21 %, but that is no fair trial: 32 of the 100 questions ask for topics that these eight do not show. With twelve, one for each topic, it is 9 %, about as often as by guessing. So prompts differ a lot, and we tried two. The right word, WordNet's own and no synonym, comes in 15 % of cases. With one hundred questions each, the [standard error](B5_validation_seeds_intervals.ipynb) is up to 5 percentage points.
 #
 # ## Merge, and the cost is gone
 #
@@ -209,7 +209,7 @@ _ = work_figures.latency(Results.load("lora_latency_gpu"), Results.load("lora_la
 #
 # No adapter and merged are the same arithmetic, so their difference is noise. On the CPU, no single point of query and value proves a cost; together they do: 11 of the 12 lie above 1, the median 5 % above.
 #
-# Why so much on the H100? The thin products are few: 0.4 % more multiplications in the blocks on query and value, 2.3 % on all seven matrices. But each is a call of its own. The base is in bfloat16 there and the adapters in 32 bits, as `peft` does by default, so each layer also converts its input and its result. (What part of the cost that is, we did not measure.) And the H100 is waiting for calls: reading 32 rows takes it about as long as reading one (0.8 and 1.1 times, in our two series). The CPU, all in 32 bits, takes 20 times as long: it is busy computing, and most of the calls disappear in that.
+# Why so much on the H100? The thin products are few: 0.4 % more multiplications in the blocks on query and value, 2.3 % on all seven matrices. But each is a call of its own. The base is in bfloat16 there and the adapters in 32 bits, as `peft` does by default, so each layer also converts its input and its result. (What part of the cost that is, we did not measure.) And the H100 is waiting for calls: reading 32 rows takes it about as long as reading one (0.8 and 1.1 times, in our two series). The CPU, all in 32 bits, takes 20 times as long: it is busy computing.
 #
 # Hu et al. (2021, table 1) met such a cost with bottleneck adapters, which cannot be merged. LoRA, merged, avoids it. (Routing costs more, even for one row: our library takes the batch apart in every layer, the price of code that you can read.)
 #
@@ -290,7 +290,7 @@ for dtype in (torch.float32, torch.bfloat16):
 #
 # Do the answers suffer? Hardly. After a thousand swaps in turn, the three adapters have losses of 2.99, 0.26 and 2.07; before, 2.98, 0.27 and 2.06. But the base is no longer the file that you can checksum, and nothing warned you. The mend costs memory: keep the originals.
 #
-# Now the second column above. Where an entry of the change is smaller than about half the last bit of its weight, the sum rounds back to the old weight, and *the change is lost*. In this layer that is rare. Over all matrices, stored, 4.5 % of the bfloat16 weights never moved. Does it matter for the answers? Merge `topic`, round every weight to bf16 as a saved model would hold it, and measure (computing in 32 bits, so that only the rounding differs).
+# Now the second column above. Where an entry of the change is smaller than about half the last bit of its weight, the sum rounds back to the old weight, and *the change is lost*. In this layer that is rare. Over all matrices, stored, 4.5 % of the bfloat16 weights never moved. Does it matter? Merge `topic`, round every weight to bf16, and measure (computing in 32 bits, so that only the rounding differs).
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.tasks.metrics import evaluate
@@ -328,7 +328,7 @@ exact = 0.5 * sum(B_i @ A_i for A_i, B_i in factors)
 print(f"A {tuple(A.shape)}, B {tuple(B.shape)}, off by {(B @ A - exact).norm() / exact.norm():.0e} of the exact sum")
 
 # %% [markdown]
-# (All three adapters have the same $\alpha/r$, so it can wait outside.) `peft` calls your way `combination_type="cat"`. It also has `"linear"`, which keeps the rank: it gives each $A$ and each $B$ the factor $\sqrt{w}$, so that their product gets $w$, and adds the $A$'s and the $B$'s apart. With two adapters and equal weights:
+# (The pair has rank $2r$. To keep the old $\alpha/r$, set $\alpha$ to 32.) `peft` calls your way `combination_type="cat"`. It also has `"linear"`, which keeps the rank: it gives each $A$ and each $B$ the factor $\sqrt{w}$, so that their product gets $w$, and adds the $A$'s and the $B$'s apart. With two adapters and equal weights:
 #
 # $$w\,(B_1 + B_2)(A_1 + A_2) = w\,(B_1 A_1 + B_2 A_2 + B_1 A_2 + B_2 A_1).$$
 #
@@ -355,7 +355,7 @@ _ = work_figures.combinations(answered)
 # - **Half `define`, half `topic`** keeps 57 % and 98 %. The second number flatters: the right topic comes in 73 % of cases (alone 85 %).
 # - **All of `define`, all of `topic`** has a loss of 5.16 in defining. That is no better than with no adapter at all (5.03, and one hundred questions cannot tell these apart: the difference is 0.13, its 95 % interval −0.14 to 0.40).
 #
-# A sum of adapters is not always a sum of skills, and you cannot tell beforehand. `topic` has the largest change: over all matrices, $\lVert \Delta W \rVert$ is 55.0, that of `reverse` 49.8 and of `define` 43.5. That may be why it drowns `define`. But `reverse` is not much smaller and goes well with `define`, so we suspect that it also matters where they write.
+# A sum of adapters is not always a sum of skills, and you cannot tell beforehand. `topic` has the largest change: over all matrices, $\lVert \Delta W \rVert$ is 55.0, that of `reverse` 49.8 and of `define` 43.5. That may be why it drowns `define`. But `reverse` goes well with `define` and is not much smaller: we suspect that it also matters where they write.
 #
 # At equal weights the exact sum has a lower loss than 'linear' in 17 of 18 places. All three adapters, weights 1, name the topic in 74 % of cases as an exact sum, in 1 % as 'linear'. In the one place left (`topic` and `reverse`, weights 0.5, on `topic`: 0.65 against 0.80) size explains it: cross terms make the change 1.5 times as large, and an exact sum of that size (weights 0.75) has 0.44.
 #

@@ -62,7 +62,7 @@ def trained() -> list[str]:
         f"Eight examples in the prompt give {percent(cells['examples/topic']['right'])}",
         f"{sum(count for topic, count in asked.items() if topic not in shown)} of the 100 questions",
         f"With twelve, one for each topic, it is {percent(cells['examples_of_each/topic']['right'])}",
-        f"The right word comes in {percent(cells['reverse/reverse']['right'])} of cases",
+        f"and no synonym, comes in {percent(cells['reverse/reverse']['right'])} of cases",
     ]
 
 
@@ -122,7 +122,7 @@ def timed() -> list[str]:
         f"{percent(more('qv'), 1)} more multiplications in the blocks on query and value, {percent(more('all'), 1)} on "
         "all seven matrices",
         f"about as long as reading one ({rows_32_over_1('cuda', 'all'):.1f} and {rows_32_over_1('cuda'):.1f} times, in",
-        f"The CPU takes {rows_32_over_1('cpu'):.0f} times as long",
+        f"The CPU, all in 32 bits, takes {rows_32_over_1('cpu'):.0f} times as long",
         f"We measured {100 * ratio(stored['cuda'], 'cuda', 'qv', 'read', 1, 'unmerged') - 100:.0f} %, on one H100",
     ]
 
