@@ -229,7 +229,7 @@ W, b = dense.weight, dense.bias
 plain = F.linear(x, W, b)
 for what, other in (("B = 0", B), ("B random", torch.randn(d_out, r) / r**0.5)):
     gap = (lora_forward(x, W, b, A, other, alpha=16) - plain).abs().max()
-    print(f"{what}: the adapted layer differs by up to {gap:.0e}, from values of up to {plain.abs().max():.1f}")
+    print(f"{what}: the adapted layer differs by up to {gap:.2g}, from values of up to {plain.abs().max():.1f}")
 
 # %% [markdown]
 # ### Why B starts at zero
@@ -407,7 +407,7 @@ from transformers.pytorch_utils import Conv1D
 
 merged_conv1d = use("06.merged_conv1d", merged_conv1d)
 conv, x = Conv1D(1536, 384), torch.randn(5, 384)  # 384 inputs, 1536 outputs, as in GPT-2's feed-forward layers
-A, B = torch.randn(8, 384), torch.randn(1536, 8)
+A, B = torch.randn(8, 384) / 384**0.5, torch.randn(1536, 8)
 with torch.no_grad():
     unmerged = conv(x) + 16 / 8 * (x @ A.T @ B.T)
     conv.weight.copy_(merged_conv1d(conv.weight, A, B, alpha=16))
@@ -417,8 +417,6 @@ with torch.no_grad():
     unmerged = model.eval()(**texts).logits
     merged = peftlab.merge(copy.deepcopy(model))(**texts).logits
     print(f"MiniLM: differ by up to {(merged - unmerged).abs().max():.0e}; largest {unmerged.abs().max():.1f}")
-
-# %%
 assert torch.allclose(merged, unmerged, atol=1e-4)
 
 # %% [markdown]

@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 07 · LoRA at work
 #
-# *75 minutes (55 without the exercises), of which your machine computes for about a minute. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
+# *75 minutes (55 without the exercises), of which your machine computes for a minute or two. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Your team has fine-tuned a language model for three jobs: one writes dictionary entries, one sorts texts by topic, one finds a word you cannot think of. Three requests arrive in the same second, one for each job.
@@ -181,9 +181,9 @@ del reference
 work_figures.tasks(trained, answered)
 
 # %% [markdown]
-# Read the losses first. In defining, full fine-tuning is ahead by several times what three seeds differ by. In the other two jobs it is no larger than that: a draw, with 0.34 % as many new numbers as the model has. *One adapter for all three*, with three times the steps, comes close everywhere. If your jobs are known beforehand, it is a strong rival.
+# Read the losses first. In defining, full fine-tuning is ahead by several times what three seeds differ by. In the other two jobs the gap is no larger than that: a draw, with 0.34 % as many new numbers as the model has. *One adapter for all three*, with three times the steps, comes close everywhere. If your jobs are known beforehand, it is a strong rival.
 #
-# The answers: the base names the topic in 3 % of cases, and with its adapter in 85 %. Eight examples in the prompt give 21 %, but that is no fair trial: 32 of the 100 questions ask for topics that these eight do not show. With twelve, one for each topic, it is 9 %, about as often as by guessing. So prompts differ a lot, and we tried two. The right word, WordNet's own and no synonym, comes in 15 % of cases. With one hundred questions each, the [standard error](B5_validation_seeds_intervals.ipynb) is up to 5 percentage points.
+# The answers: the base names the topic in 3 % of cases, and with its adapter in 85 %. Eight examples in the prompt give 21 %, but that is no fair trial: 32 of the 100 questions ask for topics that these eight do not show. With twelve, one for each topic, it is 9 %, about as often as by guessing. Prompts differ a lot, by their examples and perhaps their order, and we tried these two. The right word, WordNet's own and no synonym, comes in 15 % of cases. With one hundred questions each, the [standard error](B5_validation_seeds_intervals.ipynb) is up to 5 percentage points.
 #
 # ## Merge, and the cost is gone
 #
@@ -198,7 +198,7 @@ predict("07.latency")
 _ = work_figures.latency(Results.load("lora_latency_gpu"), Results.load("lora_latency"))
 
 # %% [markdown]
-# The merged model is 1. Over all batch sizes and both kinds of work, the others take
+# The merged model is 1. Over all batch sizes and both kinds of work, the others take:
 #
 # | | H100 | one CPU thread |
 # |---|---|---|

@@ -55,7 +55,7 @@ QUIZ = [
     ),
     Question(
         "cross_terms",
-        "You add two adapters with `combination_type=\"linear\"` and weights of 1. The new ΔW has parts that are in "
+        'You add two adapters with `combination_type="linear"` and weights of 1. The new ΔW has parts that are in '
         "neither adapter's ΔW. Which?",
         [
             Option(
