@@ -8,10 +8,15 @@ from statistics import mean
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
+import torch
+from torch import nn
 
+import peftlab
 from peftlab.bench import adapters
 from peftlab.bench.results import Results
+from peftlab.methods import LoRA
 from peftlab.show import plots, work_figures
+from peftlab.surgery import adapted_modules
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +78,23 @@ def test_the_stored_adapters_learning_rate_is_the_best_or_next_to_it():
         for task in work_figures.TASKS
     }
     assert best == {"define": 2 * adapters.LR, "topic": adapters.LR, "reverse": adapters.LR}
+
+
+@pytest.mark.parametrize("names", adapters.DRIFT.values(), ids=adapters.DRIFT)
+def test_a_drift_that_is_not_followed_to_the_end_is_what_it_would_have_been(names):
+    """`drifts` stops swapping once a matrix repeats itself; all the swaps, one by one, must give the same."""
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(24, 16))
+    for name in names:
+        peftlab.attach(model, LoRA(r=2, lora_alpha=4, target_modules=["0"]), name=name)
+    (wrapper,) = adapted_modules(model).values()
+    for name in names:
+        nn.init.normal_(wrapper.adapters[name].lora_B.weight)
+    found = adapters.drifts(model, names, torch.bfloat16)
+    deltas = [wrapper.adapters[name].delta_weight().detach() for name in names]
+    W0 = wrapper.base.weight.detach().bfloat16()
+    for swaps in adapters.SWAPS:
+        off = (adapters.swapped(W0, deltas, swaps).double() - W0.double()).norm() / deltas[0].double().norm()
+        assert found["off"][str(swaps)] == pytest.approx(float(off), abs=2e-6)
+    assert found["repeating"] == 1 and 0 < found["settled"] < adapters.SWAPS[-1]
+    assert found["off"]["3000"] > 0
