@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 07 · LoRA at work
 #
-# *75 minutes (55 without the exercises), of which your machine computes for a minute or two. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
+# *75 minutes (55 without the exercises), of which your machine computes for about a minute. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Your team has fine-tuned a language model for three jobs: one writes dictionary entries, one sorts texts by topic, one finds a word you cannot think of. Three requests arrive in the same second, one for each job.
