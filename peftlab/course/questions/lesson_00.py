@@ -130,6 +130,7 @@ QUIZ = [
                 right=True,
             ),
         ],
+        bridge="B5",
     ),
 ]
 
