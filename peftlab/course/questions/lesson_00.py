@@ -106,6 +106,7 @@ QUIZ = [
                 "are never computed, and take no memory.",
             ),
         ],
+        bridge="B4",
     ),
     Question(
         "validation",
