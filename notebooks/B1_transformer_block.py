@@ -19,7 +19,6 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
 
 from peftlab.course.exercise import check, hint, solution, use
 from peftlab.course.question import predict, quiz
@@ -27,6 +26,10 @@ from peftlab.show import bridge_figures, plots
 from peftlab.tasks import models
 
 plots.style()
+
+# %%
+from peft import LoraConfig, get_peft_model
+
 model, tokenizer = models.load("minilm")
 adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=8, target_modules=["query", "value"]))
 adapted.print_trainable_parameters()

@@ -183,7 +183,7 @@ assert saving.memory[backward.KEPT] < kept_by_lora / 8 and 0.6 < extra / saving.
 #
 # ## A trap: the gradient that never came
 #
-# PyTorch has an older form, `use_reentrant=True`, that older code still uses. We train LoRA and the head with it, four steps on four texts.
+# PyTorch has an older form, `use_reentrant=True`, that older code still uses. We train LoRA and the head with it, three steps on four texts.
 
 # %%
 broken = backward.train(checkpointed(copy.deepcopy(lora), use_reentrant=True), few)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -281,3 +282,10 @@ def test_the_command_line_fails_when_the_check_does(pair, capsys):
     (pair / "01_small.ipynb").unlink()
     assert notebooks.main(["--folder", str(pair), "check"]) == 1
     assert "no 01_small.ipynb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_lesson_imports_peftlab_before_peft(source):
+    """`import peft` imports bitsandbytes, which mutters on some processors unless peftlab has asked it not to."""
+    found = re.findall(r"^(?:import|from) (peft|peftlab)\b", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert found and found[0] == "peftlab"

@@ -71,7 +71,7 @@ class Trained:
         )
 
 
-def train(model: nn.Module, batch: Mapping[str, Tensor], *, steps: int = 4, lr: float = 3e-3) -> Trained:
+def train(model: nn.Module, batch: Mapping[str, Tensor], *, steps: int = 3, lr: float = 3e-3) -> Trained:
     """A few steps of AdamW on one batch, warnings caught. Changes the model. Raises PeftLabError if nothing trains."""
     trained = _trained(model)
     optimiser, losses = torch.optim.AdamW(trained, lr=lr), []
