@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 00 · Start here
 #
-# *30 minutes (25 without the exercises), of which your machine computes for a minute or two. You need some Python. No GPU, no network.*
+# *30 minutes (25 without the exercises), of which your machine computes for about a minute. You need some Python. No GPU, no network.*
 
 # %% [markdown]
 # Invent a word. One that no dictionary has, such as *quibberish*.

@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 06 · LoRA, with scissors
 #
-# *110 minutes (75 without the exercises), of which your machine computes for a minute or two. You need PyTorch basics and matrix products. No GPU, no network.*
+# *110 minutes (75 without the exercises), of which your machine computes for about a minute. You need PyTorch basics and matrix products. No GPU, no network.*
 
 # %% [markdown]
 # Fine-tune every weight of a language model. Now take scissors. In each weight matrix of its blocks, keep 8 of 384 directions of what training has changed, and cut the rest away.
