@@ -202,4 +202,4 @@ quiz("B3")
 # %% [markdown] tags=["footer"]
 # ---
 #
-# *Back to your lesson.*
+# **Next:** [B5 · Validation, seeds, intervals](B5_validation_seeds_intervals.ipynb), find out whether a difference is one, or luck.

@@ -334,7 +334,7 @@ def save(
 
 
 def _peft_fields(method: Method) -> tuple[str, ...]:
-    return ("fan_in_fan_out",) if method.peft_type in ("LORA", "VERA", "OFT") else ()
+    return ("fan_in_fan_out",) if method.peft_type in ("LORA", "VERA", "OFT", "IA3") else ()
 
 
 def load(model: nn.Module, folder: str | Path, name: str = "default", trainable: bool = False) -> nn.Module:
@@ -395,10 +395,11 @@ def add_weighted_adapter(
     adapter_name: str,
     combination_type: str = "cat",
 ) -> nn.Module:
-    """A new LoRA adapter out of existing ones, as peft's method of this name makes it. It is added inactive.
+    """A new LoRA or IA³ adapter out of existing ones, as peft's method of this name makes it. It is added inactive.
 
     'cat' stacks the factors: ΔW is exactly Σ wᵢ ΔWᵢ, and the ranks add up. 'linear' sums A's and B's apart: cheaper,
     of equal rank, but (Σ aᵢAᵢ, Σ aᵢBᵢ) multiplies out to cross terms BᵢAⱼ that nobody asked for.
+    IA³ knows 'linear' only: l = Σ wᵢ lᵢ. Its vectors start at one, so let the weights sum to one.
     """
     from peftlab.methods.reparam.combine import combined
 

@@ -18,21 +18,26 @@ from peftlab.bench.results import Results
 from peftlab.course.lessons import all_lessons
 from peftlab.show import palette
 from peftlab.show.lora_figures import accuracies
+from peftlab.show.tiny_figures import training_record
+from peftlab.tasks import models
 
 ROOT = Path(__file__).resolve().parents[1]
-BOOK = ROOT / "book"
-PAGES = ("intro", "overview", "glossary", "notation", "bibliography", "authoring", "for_teachers")
+BOOK, DATA = ROOT / "book", ROOT / "data"
+PAGES = ("intro", "overview", "models", "glossary", "notation", "bibliography", "authoring", "for_teachers")
 ARXIV = re.compile(r"(?:arxiv\.org/(?:abs|pdf)/|arXiv:)(\d{4}\.\d{4,5})", re.IGNORECASE)
 DOI = re.compile(r"doi\.org/(10\.\d{4,}/[^\s)\"'>\]]*[\w])")
 NUMBER = re.compile(r"(?<![\w.@/:-])\d+(?:\.\d+)?(?= ?%)|(?<![\w.@/:-])\d+\.\d+(?![\w.]*\d*/)")
 TERM = re.compile(r"\{term\}`(?:[^`<]*<)?([^`<>]+)>?`")
 NEUTRAL = {"#FFFFFF", "#F2F2F2", "#DDDDDD", "#222222"}
-# Versions, which nobody measured: of Python, of a licence.
-NOT_MEASURED = {"3.10", "3.11", "3.12", "3.14", "4.0"}
+# Versions, of Python, of a licence, of a package; and the settings of a training run and of drawing a text.
+NOT_MEASURED = {"3.10", "3.11", "3.12", "3.14", "4.0", "3.0", "0.9", "0.95", "0.1", "0.8"}
+NOT_MEASURED |= {"0.4", "1.0", "14.3", "426.0"}
 
 
 def page(name: str) -> str:
     """The Markdown of a page of the site, or of the README."""
+    if name == "tiny card":
+        return (DATA / "models" / "tiny" / "README.md").read_text(encoding="utf-8")
     folder = ROOT if name == "README" else BOOK
     return (folder / f"{name}.md").read_text(encoding="utf-8")
 
@@ -137,10 +142,11 @@ def test_every_picture_exists_and_has_alt_text(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name):
-    lessons = {f"../notebooks/{each.file}.ipynb" for each in all_lessons()}
+    made = {f"../notebooks/{each.file}.ipynb" for each in all_lessons()}
+    made |= {f"results/{path.stem}.md" for path in Results.folder().glob("*.json")}  # a page for each
     for target in re.findall(r"\]\(([^)#]+)\)", page(name)):
         if not target.startswith("https://"):
-            assert (BOOK / target).exists() or target in lessons, f"{name}.md links to {target}"
+            assert (BOOK / target).exists() or target in made, f"{name}.md links to {target}"
 
 
 SVGS = sorted(p for p in (BOOK / "assets").glob("*.svg") if "<desc" in p.read_text(encoding="utf-8"))
@@ -255,6 +261,122 @@ def measured() -> dict[str, list[str]]:
     }
 
 
+def models_and_data() -> list[str]:
+    """What the page on models and data says: its two tables, and the sentences that draw on them."""
+    local, tasks = Results.load("local_models")["cells"], Results.load("tiny_tasks")["cells"]
+    record, names = training_record(), ("tiny", "minilm", "smollm2")
+    kinds = ("lora", "full")
+
+    def row(label: str, *values: str) -> str:
+        return f"| {label} | {' | '.join(values)} |"
+
+    def over_seeds(kind: str, task: str, measure: str) -> list[float]:
+        return [tasks[f"{kind}/{task}/{seed}"][measure] for seed in (0, 1, 2)]
+
+    def task_row(label: str, task: str, measure: str, form: str) -> str:
+        values = [tasks[f"frozen/{task}"][measure], *(mean(over_seeds(kind, task, measure)) for kind in kinds)]
+        return row(label, *(form.format(value).replace("%", " %") for value in values))
+
+    for task in ("define", "topic"):  # "even a little lower ..., by more than the seeds differ"
+        assert max(over_seeds("lora", task, "loss")) < min(over_seeds("full", task, "loss"))
+        rates = Results.load("tiny_tasks")["settings"]["candidates"]
+        for kind in kinds:  # "at the low end", and inside the grid
+            best = min(rates[kind], key=lambda rate: tasks[f"choose/{kind}/{task}/{rate}"])
+            assert best in rates[kind][1:3]
+    right = [mean(over_seeds(kind, "topic", "right")) for kind in kinds]
+    assert 0 < right[1] - right[0] < 0.02  # "ahead by one point"
+    copied = tasks["copy/verse"]["chrf"]
+    assert max(over_seeds("lora", "verse", "chrf") + over_seeds("full", "verse", "chrf")) < copied
+    assert tasks["frozen/verse"]["loss"] / mean(over_seeds("lora", "verse", "loss")) == pytest.approx(2, abs=0.1)
+    saved = {name: 1 - local[f"lora/{name}"]["seconds"] / local[f"full/{name}"]["seconds"] for name in names}
+    points = record["chosen"]["curve"]
+    kept = min(points, key=lambda point: point["held"])
+    bytes_read = sum(source["bytes"] for source in record["corpus"]["splits"]["train"].values())
+    lora = tasks["lora/define/0"]
+    quotes = dict(tasks["lora/verse/0"]["writes"]), dict(tasks["lora/define/0"]["writes"])
+    drawn = Results.load("tiny_writes")["cells"]["drawn/Emma was"]
+    return [
+        row("on disk", *(f"{local[f'disk/{name}']} MB" for name in names)),
+        row("a LoRA step", *(f"{local[f'lora/{name}']['seconds']:.2f} s" for name in names)),
+        row("a step of full fine-tuning", *(f"{local[f'full/{name}']['seconds']:.2f} s" for name in names)),
+        row("memory, LoRA", *(f"{local[f'lora/{name}']['peak_mb']:,} MB" for name in names)),
+        row("memory, full", *(f"{local[f'full/{name}']['peak_mb']:,} MB" for name in names)),
+        row("parameters", *(f"{known.parameters / 1e6:.1f} million" for known in models.KNOWN.values())),
+        f"of which {local['python']} MB are Python",
+        f"LoRA saves {percent(saved['tiny'])} of a step's time with the tiny model, {percent(saved['minilm'])} with "
+        f"MiniLM and {percent(saved['smollm2'])} with SmolLM2",
+        f"{record['parameters'] / 1e6:.1f} million parameters on {bytes_read / 1e6:.1f} MB",
+        f"perplexity on held-out documents is {record['test']['all']['perplexity']}",
+        f"*{drawn.split(' family')[0]} family.*",
+        f"from {points[0]['train']:.1f} to {points[-1]['train']:.1f}",
+        f"falls to {kept['held']:.2f} at {kept['tokens'] / 1e6:.0f} million tokens",
+        f"rises a little, to {points[-1]['held']:.2f}",
+        task_row("define a word | loss", "define", "loss", "{:.2f}"),
+        task_row("write a definition for a topic | loss", "topic", "loss", "{:.2f}"),
+        task_row("| topic recognised", "topic", "right", "{:.0%}"),
+        task_row("modern to King James English | loss", "verse", "loss", "{:.2f}"),
+        task_row("| chrF", "verse", "chrf", "{:.1f}"),
+        f"LoRA trains {lora['trainable']:,} numbers beside {lora['total'] - lora['trainable']:,} frozen ones",
+        f"Guessing would give {percent(1 / 12)}",
+        f"has a chrF of {copied:.1f}",
+        f'"{next(text for prompt, text in quotes[0].items() if "teaches wisdom" in prompt)}"',
+        f'*filter* as "{next(text for prompt, text in quotes[1].items() if "filter" in prompt)}"',
+    ]
+
+
+def tiny_card() -> list[str]:
+    """What the tiny model's card says that its training record or its stored samples know."""
+    record, writes = training_record(), Results.load("tiny_writes")["cells"]
+    train, points = record["corpus"]["splits"]["train"], record["chosen"]["curve"]
+    total = sum(source["bytes"] for source in train.values())
+    kept, candidates = min(points, key=lambda point: point["held"]), record["candidates"]
+    best = [run["best"] for run in candidates]
+    assert max(best) - min(best) <= 0.034
+    twice = {(run["lr"], run["epochs"]): run["best"] for run in candidates}
+    assert twice[0.002, 24] > twice[0.002, 12] and twice[0.004, 24] < twice[0.004, 12]
+    assert len({run["lr"] for run in candidates}) == 4 and len(candidates) == 6
+    runs = [
+        f"| **{run['lr']:g}** | **{run['epochs']:g}** | **{run['best']:.3f}** |"
+        if run["best"] == min(best)
+        else f"| {run['lr']:g} | {run['epochs']:g} | {run['best']:.3f} |"
+        for run in candidates
+    ]
+    tested = [
+        f"| {record['test'][source]['tokens']:,} | {record['test'][source]['perplexity']} | "
+        f"{record['test'][source]['bits_per_character']:.2f} |"
+        for source in train
+    ]
+    samples = [
+        writes["drawn/Emma was"].removeprefix("Emma was "),
+        writes["likeliest/river:"].removeprefix("river: "),
+        writes["drawn/small animal:"].removeprefix("small animal: "),
+        writes["likeliest/Congress should"].removeprefix("Congress should ").partition(" The United States")[0],
+    ]
+    assert ", the King of the Swedes" * 3 in writes["likeliest/The president of the United States"].replace(
+        ", and", ","
+    )
+    passes = kept["step"] * 128 * 256 / sum(source["tokens"] for source in train.values())
+    assert passes == pytest.approx(9, abs=0.1)  # "about nine passes"
+    return [
+        *runs, *tested, *(f'"{text}"' for text in samples),
+        *(f"{percent(source['bytes'] / total)} |" for source in train.values()),
+        f"{record['parameters']:,} parameters, stored in 16 bits "
+        f"({(DATA / 'models/tiny/model.safetensors').stat().st_size / 1e6:.1f} MB)",
+        f"language model of {record['parameters'] / 1e6:.1f} million parameters",
+        f"{total / 1e6:.1f} MB of English, {sum(s['tokens'] for s in train.values()) / 1e6:.1f} million tokens",
+        f"lowest after {kept['step']:,} of {record['chosen']['steps']:,} steps, "
+        f"{kept['tokens'] / 1e6:.0f} million tokens",
+        f"{record['chosen']['watt_hours']:.1f} Wh for the kept run and "
+        f"{sum(run['watt_hours'] for run in candidates):.0f} Wh for all six",
+        f"| **all** | {record['test']['all']['tokens']:,} | **{record['test']['all']['perplexity']}** | |",
+        f"A perplexity of {record['test']['all']['perplexity']} means",
+        "All six lie within 0.034 nats",
+        f"from {points[0]['train']:.1f} to {points[-1]['train']:.1f}. The validation loss falls to "
+        f"{kept['held']:.2f} at {kept['tokens'] / 1e6:.0f} million tokens, marked by a dot, and then rises a little, "
+        f"to {points[-1]['held']:.2f}.",
+    ]  # fmt: skip
+
+
 def worked() -> list[str]:
     """The overview's sums, done again: bytes for each parameter times parameters, GB = 10^9 bytes."""
     parameters, weights, gradients, adamw = 7e9, 2, 2, 8
@@ -276,6 +398,7 @@ def worked() -> list[str]:
 
 
 FACTS = {name: facts + (worked() if name == "overview" else []) for name, facts in measured().items()}
+FACTS |= {"models": models_and_data(), "tiny card": tiny_card()}
 
 
 @pytest.mark.parametrize("name", FACTS)

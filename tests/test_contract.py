@@ -17,7 +17,7 @@ from torch import nn
 import peftlab
 from peftlab import hosts, parity, surgery
 from peftlab.errors import ConfigError, NotMergeable, PeftLabError
-from peftlab.methods import METHODS, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab.methods import IA3, METHODS, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
 from peftlab.methods.base import Adapter, Card, Chain, Copy, Overlay
 from peftlab.methods.reparam import dora
 from peftlab.methods.reparam.oft import Rotation
@@ -36,6 +36,8 @@ def other(name, cls):
         fields["target_modules"] = tiny.TARGETS.get(name)
     if cls is LNTuning:
         fields["target_modules"] = tiny.NORMS.get(name)
+    elif name == "conv" and cls is IA3:
+        fields["feedforward_modules"] = ["narrow"]
     elif name == "conv" and cls is not LoRA:
         fields["target_modules"] = ["head"]
     return tiny.small(cls, **{key: value for key, value in fields.items() if key in cls.__dataclass_fields__})
@@ -55,7 +57,8 @@ every_method = pytest.mark.parametrize("method", LLAMA.values(), ids=LLAMA)
 
 
 def test_the_scan_finds_the_methods():
-    assert {"LoRA", "OFT", "VeRA", "LNTuning", "PromptTuning", "PrefixTuning"} <= {cls.__name__ for cls in METHODS}
+    expected = {"LoRA", "OFT", "VeRA", "LNTuning", "IA3", "PromptTuning", "PrefixTuning"}
+    assert expected <= {cls.__name__ for cls in METHODS}
     assert len({cls.__name__ for cls in METHODS}) == len(METHODS)
 
 
@@ -344,7 +347,8 @@ def test_several_methods_side_by_side():
 
 @pytest.mark.parametrize(
     "pair",
-    [("LoRA", "VeRA"), ("LoRA", "DoRA"), ("DoRA", "LoRA"), ("OFT", "LoRA"), ("LoRA", "OFT"), ("OFT", "DoRA")],
+    [("LoRA", "VeRA"), ("LoRA", "DoRA"), ("DoRA", "LoRA"), ("OFT", "LoRA"), ("LoRA", "OFT"), ("OFT", "DoRA")]
+    + [("IA3", "LoRA"), ("LoRA", "IA3"), ("DoRA", "IA3")],
     ids="-then-".join,
 )
 def test_two_active_at_once_fold_to_the_same(pair):
@@ -357,6 +361,20 @@ def test_two_active_at_once_fold_to_the_same(pair):
     peftlab.use(model, pair)
     both = tiny.outputs(model, inputs)
     assert not torch.allclose(both, alone)
+    with peftlab.folded(model):
+        torch.testing.assert_close(tiny.outputs(model, inputs), both, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("pair", [("IA3", "DoRA"), ("DoRA", "IA3"), ("IA3", "LoRA")], ids="-then-".join)
+def test_a_scaled_bias_folds_too_under_another_adapter(pair):
+    """IA³ scales the bias as well, so what lies around it meets another bias than the pretrained one."""
+    model, inputs = tiny.fresh("gpt2", torch.float64), tiny.batch("gpt2")
+    for seed, name in enumerate(pair):
+        peftlab.attach(model, LLAMA[name], name=name)
+        peftlab.use(model, name)
+        tiny.randomise(model, seed=seed)
+    peftlab.use(model, pair)
+    both = tiny.outputs(model, inputs)
     with peftlab.folded(model):
         torch.testing.assert_close(tiny.outputs(model, inputs), both, atol=1e-12, rtol=1e-10)
 

@@ -14,7 +14,7 @@ from torch import nn
 import peftlab
 from peftlab import parity
 from peftlab.errors import CheckpointError, ConfigError, NotMergeable, PeftLabError
-from peftlab.methods import OFT, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab.methods import IA3, OFT, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
 from peftlab.targeting import TargetError
 from tests import tiny
 
@@ -61,6 +61,14 @@ BAD_FIELDS = {
     "oft-dropout": (lambda: OFT(module_dropout=0.1), ["module_dropout"]),
     "vera-start": (lambda: VeRA(init_weights=False), ["init_weights"]),
     "vera-rank": (lambda: VeRA(r=0), ["r=0"]),
+    "ia3-start": (lambda: IA3(init_ia3_weights="ones"), ["init_ia3_weights='ones'", "True"]),
+    "ia3-inputs-number": (lambda: IA3(feedforward_modules=3), ["feedforward_modules=3", "list of names"]),
+    "ia3-inputs-of-numbers": (lambda: IA3(feedforward_modules=["fc2", 3]), ["feedforward_modules", "list of names"]),
+    "ia3-inputs-regex": (lambda: IA3(feedforward_modules=".*[fc2"), [".*[fc2", "regular expression"]),
+    "ia3-inputs-that-are-no-target": (
+        lambda: IA3(target_modules=["k_proj", "fc2"], feedforward_modules=["fc1", "fc2"]),
+        ["names fc1", "target_modules does not", "k_proj"],
+    ),
     "prompt-length": (lambda: PromptTuning(num_virtual_tokens=0), ["num_virtual_tokens"]),
     "prompt-start": (lambda: PromptTuning(num_virtual_tokens=2, prompt_tuning_init="WORDS"), ["WORDS", "TEXT"]),
     "prompt-text": (lambda: PromptTuning(num_virtual_tokens=2, prompt_tuning_init="TEXT"), ["prompt_tuning_init_text"]),
@@ -111,6 +119,20 @@ BAD_PLACES = {
     "oft-on-a-convolution": ("conv", OFT(oft_block_size=2, target_modules=["head", "wide"]), ["wide"], ConfigError),
     "oft-of-size-one": ("llama", OFT(oft_block_size=1), ["size 1"], ConfigError),
     "vera-on-a-convolution": ("conv", VeRA(r=2, target_modules=["wide"]), ["wide", "Conv2d"], ConfigError),
+    "ia3-on-an-embedding": (
+        "llama",
+        IA3(target_modules=["embed_tokens"], feedforward_modules=[]),
+        ["embed_tokens", "Embedding", "linear and conv2d"],
+        ConfigError,
+    ),
+    "ia3-no-default": ("conv", IA3(), ["No default targets", "name target_modules"], TargetError),
+    "ia3-no-default-inputs": ("conv", IA3(target_modules=["head"]), ["feedforward_modules", "ConvNet"], ConfigError),
+    "ia3-inputs-that-are-no-default-target": (
+        "llama",
+        IA3(feedforward_modules=["o_proj"]),
+        ["o_proj", "target_modules", "down_proj"],
+        ConfigError,
+    ),
     "norm-without-parameters": ("llama", LNTuning(target_modules=["act_fn"]), ["act_fn", "no parameters"], ConfigError),
     "kept-and-target": ("llama", LoRA(modules_to_save=["j_proj", "oj"]), ["j_proj"], ConfigError),
     "kept-is-not-there": ("llama", LoRA(modules_to_save=["lm_heads"]), ["did you mean 'lm_head'?"], ConfigError),
@@ -418,6 +440,9 @@ def test_combining(refused):
     peftlab.attach(model, LoRA(r=2, init_lora_weights="pissa"), name="pissa")
     peftlab.attach(model, VeRA(r=2), name="vera")
     peftlab.attach(model, PromptTuning(num_virtual_tokens=2), name="prompt")
+    peftlab.attach(model, IA3(), name="ia3")
+    peftlab.attach(model, IA3(feedforward_modules=[]), name="outputs")
+    peftlab.attach(model, IA3(modules_to_save=["lm_head"]), name="ia3-head")
     bad = {
         "choose 'cat' or 'linear'": (["a"], [1.0], "svd"),
         "2 adapters and 1 weights": (["a", "a"], [1.0], "cat"),
@@ -428,6 +453,10 @@ def test_combining(refused):
         "only plain LoRA ": (["a", "pissa"], [1.0, 1.0], "cat"),
         "only plain": (["a", "vera"], [1.0, 1.0], "cat"),
         "can be combined": (["prompt"], [1.0], "cat"),
+        "IA3 with IA3": (["ia3", "a"], [1.0, 1.0], "linear"),
+        "can only be added": (["ia3", "ia3"], [0.5, 0.5], "cat"),
+        "scales model.layers.0.mlp.down_proj's input": (["ia3", "outputs"], [0.5, 0.5], "linear"),
+        "which copy ": (["ia3", "ia3-head"], [0.5, 0.5], "linear"),
     }
     for words, (names, weights, how) in bad.items():
         with refused(model, words, error=ConfigError):
@@ -460,6 +489,45 @@ def test_combining_equals_peft(how):
         theirs.set_adapter(label)
         mine, reference = tiny.outputs(ours, inputs), tiny.outputs(theirs.eval(), inputs)
         assert parity.relative_difference(mine, reference) < 1e-6  # peft makes the new adapter in float32
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_combining_ia3_equals_peft(name, tmp_path):
+    """Also where only one of the two has a vector: the other counts as zero there, not as one."""
+    base, inputs = tiny.fresh(name, torch.float64), tiny.batch(name)
+    first, second = {
+        "llama": ({}, {"target_modules": ["v_proj", "up_proj"], "feedforward_modules": []}),
+        "gpt2": ({}, {"target_modules": ["c_attn", "c_fc"], "feedforward_modules": ["c_fc"]}),
+    }[name]
+    ours, theirs = copy.deepcopy(base), None
+    for seed, (label, fields) in enumerate((("a", first), ("b", second))):
+        peftlab.attach(ours, IA3(**fields), name=label)
+        peftlab.use(ours, label)
+        tiny.randomise(ours, seed=seed)
+        config = peft.IA3Config(**fields, fan_in_fan_out=name == "gpt2")
+        if theirs is None:
+            theirs = peft.get_peft_model(copy.deepcopy(base), config, label, autocast_adapter_dtype=False).double()
+        else:
+            theirs.add_adapter(label, config)
+            theirs = theirs.double()
+        with torch.no_grad():
+            for key, tensor in parity.our_tensors(ours, label).items():
+                parity.their_tensors(theirs, label)[key].copy_(tensor)
+    alone = tiny.outputs(ours, inputs)
+    for weights in ([0.5, 0.5], [1.5, -0.7]):
+        label = f"sum{len(ours.peftlab.methods)}"
+        peftlab.add_weighted_adapter(ours, ["a", "b"], weights, label, "linear")
+        theirs.add_weighted_adapter(["a", "b"], weights, label)
+        peftlab.use(ours, label)
+        theirs.set_adapter(label)
+        mine, reference = tiny.outputs(ours, inputs), tiny.outputs(theirs.eval(), inputs)
+        assert parity.relative_difference(mine, reference) < 1e-6  # peft makes the new adapter in float32
+        assert parity.relative_difference(mine, alone) > 1e-3
+    peftlab.save(ours, tmp_path)
+    back = tiny.outputs(peftlab.load(copy.deepcopy(base), tmp_path), inputs)
+    assert parity.relative_difference(back, mine) < 1e-6
+    opened = peft.PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).double().eval()
+    assert parity.relative_difference(tiny.outputs(opened, inputs), mine) < 1e-6
 
 
 def test_a_combination_can_be_saved(tmp_path):

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 import peftlab
 from peftlab import checkpoint, parity, surgery
 from peftlab.errors import CheckpointError, ConfigError, PeftLabError
-from peftlab.methods import LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab.methods import IA3, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
 from peftlab.methods.base import METHODS
 from tests import tiny
 
@@ -91,8 +91,9 @@ def test_the_config_opens_in_peft_with_equal_fields(method, tmp_path):
     )
 
 
-def test_conv1d_says_so_in_the_config(tmp_path):
-    peftlab.save(trained(LoRA(r=2), "gpt2"), tmp_path)
+@pytest.mark.parametrize("method", [LoRA(r=2), IA3()], ids=["LoRA", "IA3"])
+def test_conv1d_says_so_in_the_config(method, tmp_path):
+    peftlab.save(trained(method, "gpt2"), tmp_path)
     assert json.loads((tmp_path / checkpoint.CONFIG).read_text())["fan_in_fan_out"] is True
     opened_by_peft(tmp_path, "gpt2")
 
@@ -174,6 +175,11 @@ PEFT_CONFIGS = {
     "vera": peft.VeraConfig(r=4),
     "vera-no-bases": peft.VeraConfig(r=4, save_projection=False),
     "layer-norm": peft.LNTuningConfig(),
+    "ia3": peft.IA3Config(),
+    "ia3-random": peft.IA3Config(init_ia3_weights=False, task_type="CAUSAL_LM", exclude_modules=["0.mlp.down_proj"]),
+    "ia3-regexes": peft.IA3Config(target_modules=r".*(k|up)_proj", feedforward_modules=r".*1\.mlp\.up_proj"),
+    "ia3-all-linear": peft.IA3Config(target_modules="all-linear"),
+    "ia3-keys-only": peft.IA3Config(target_modules=["k_proj"]),
     "prompt": peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
     "prefix": peft.PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
     "prefix-network": peft.PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM", prefix_projection=True),
@@ -191,6 +197,16 @@ def test_what_peft_writes_opens_here(config, tmp_path):
     torch.testing.assert_close(tiny.outputs(again, inputs), tiny.outputs(theirs, inputs), atol=2e-6, rtol=1e-5)
     peftlab.detach(model)
     assert torch.equal(tiny.outputs(model, inputs), tiny.outputs(tiny.fresh("llama"), inputs))
+
+
+@pytest.mark.parametrize("name", ["ia3-all-linear", "ia3-keys-only"])
+def test_an_ia3_that_peft_writes_but_does_not_open_again(name, tmp_path):
+    """It fills in default feedforward_modules that target_modules does not name, and then calls that an error."""
+    written_by_peft(tmp_path, copy.deepcopy(PEFT_CONFIGS[name]))
+    with pytest.raises(ValueError, match="subset"):
+        peft.PeftModel.from_pretrained(tiny.fresh("llama"), tmp_path)
+    model = peftlab.load(tiny.fresh("llama"), tmp_path)  # the outputs: in the test above
+    assert model.peftlab.methods["default"].feedforward_modules == ".*(down_proj)"
 
 
 def test_a_classifier_of_peft_brings_its_head(tmp_path):

@@ -12,12 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from peft.tuners.ia3 import IA3Layer
 from peft.utils import constants
 from torch import nn
 
 import peftlab
-from peftlab import checkpoint, parity
-from peftlab.methods import OFT, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab import checkpoint, parity, surgery
+from peftlab.methods import IA3, OFT, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab.methods.additive.ia3 import FEEDFORWARD, ScaledInput, ScaledOutput
 from peftlab.methods.additive.prefix_tuning import Prefix
 from peftlab.methods.additive.prompt_tuning import Prompt
 from peftlab.methods.reparam.dora import DoRALinear
@@ -46,6 +48,8 @@ METHODS = {
     "vera": VeRA(r=5),
     "vera-without-bases-in-file": VeRA(r=5, save_projection=False, projection_prng_key=7, d_initial=0.3),
     "layer-norm": LNTuning(),
+    "ia3": IA3(),
+    "ia3-all-linear-random": IA3(target_modules="all-linear", init_ia3_weights=False),
     "prompt": PromptTuning(num_virtual_tokens=3),
     "prefix": PrefixTuning(num_virtual_tokens=3),
     "prefix-network": PrefixTuning(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=11),
@@ -94,6 +98,24 @@ SPECIAL = {
     "conv-head-dora": ("conv", DoRA(r=3, target_modules=["head"])),
     "conv-head-vera": ("conv", VeRA(r=3, target_modules=["head"])),
     "conv-head-oft": ("conv", OFT(oft_block_size=5, target_modules=["head"])),
+    "ia3-outputs-only": ("llama", IA3(feedforward_modules=[])),
+    "ia3-inputs-only": (
+        "bert",
+        IA3(target_modules=["dense"], exclude_modules=["pooler.dense"], feedforward_modules=".*dense"),
+    ),
+    "ia3-kept": ("llama", IA3(modules_to_save=["lm_head"])),
+    "ia3-names-that-overlap": (
+        "gpt2",
+        IA3(target_modules=["c_proj", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"]),
+    ),
+    "ia3-ends-by-letters": ("llama", IA3(target_modules=["o_proj", "down_proj", "proj"], feedforward_modules=["proj"])),
+    "ia3-default-inputs-are-no-targets": ("llama", IA3(target_modules=["k_proj"])),
+    "ia3-default-inputs-named-otherwise": ("gpt2", IA3(target_modules=["c_proj", "c_fc"])),
+    "conv-ia3": ("conv", IA3(target_modules=["wide", "narrow", "head"], feedforward_modules=[])),
+    "conv-ia3-inputs": (
+        "conv",
+        IA3(target_modules=["wide", "narrow", "head"], feedforward_modules=["wide", "narrow", "head"]),
+    ),
 }
 
 
@@ -148,6 +170,27 @@ def test_grouped_convolutions():
     method = LoRA(r=4, target_modules=["wide", "head"])
     levels = tuple(level for level in parity.LEVELS if level != "P4")
     parity.prove(tiny.conv(groups=2), method, tiny.batch("conv"), steps=3, levels=levels).check()
+
+
+@pytest.mark.parametrize("inputs", [[], ["wide"]], ids=["outputs", "inputs"])
+def test_ia3_on_grouped_convolutions_also_merges(inputs):
+    method = IA3(target_modules=["wide", "head"], feedforward_modules=inputs)
+    parity.prove(tiny.conv(groups=2), method, tiny.batch("conv"), steps=3).check()
+
+
+@pytest.mark.parametrize("inputs", [[], ["0", "2"], ["2"]], ids=["outputs", "inputs", "both"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_ia3_on_odd_shapes_with_and_without_biases(bias, inputs):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7, bias=bias), nn.Tanh(), nn.Linear(7, 3, bias=bias))
+    method = IA3(target_modules=["0", "2"], feedforward_modules=inputs)
+    parity.prove(model, method, torch.randn(2, 1, 5), steps=3).check()
+
+
+def test_ia3_on_grouped_query_attention_with_biases():
+    base = tiny.llama(attention_bias=True, mlp_bias=True)
+    assert base.model.layers[0].self_attn.k_proj.bias.any() and base.config.num_key_value_heads == 2
+    parity.prove(base, IA3(), tiny.batch("llama"), steps=3).check()
 
 
 # ---- heads that come along ----------------------------------------------------------------------------------------
@@ -256,6 +299,17 @@ def test_equal_seeds_draw_equal_starts(name, where, how):
     assert all(torch.equal(mine[key], reference[key]) for key in mine)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_equal_seeds_draw_equal_scales(name):
+    torch.manual_seed(5)
+    mine = parity.our_tensors(peftlab.attach(tiny.fresh(name), IA3(init_ia3_weights=False)))
+    torch.manual_seed(5)
+    config = peft.IA3Config(init_ia3_weights=False, fan_in_fan_out=name == "gpt2")
+    reference = parity.their_tensors(peft.get_peft_model(tiny.fresh(name), config))
+    scales = [key for key in mine if key.endswith("ia3_l")]
+    assert scales and all(torch.equal(mine[key], reference[key]) for key in scales)
+
+
 DROPPING = {
     "lora": ("gpt2", LoRA(r=3, lora_dropout=0.3)),
     "lora-all": ("llama", LoRA(r=3, lora_dropout=0.3, target_modules="all-linear")),
@@ -312,6 +366,7 @@ def test_dropout_without_its_scale_is_noticed(monkeypatch):
         (VeRA, constants.TRANSFORMERS_MODELS_TO_VERA_TARGET_MODULES_MAPPING),
         (OFT, constants.TRANSFORMERS_MODELS_TO_OFT_TARGET_MODULES_MAPPING),
         (LNTuning, constants.TRANSFORMERS_MODELS_TO_LNTUNING_TARGET_MODULES_MAPPING),
+        (IA3, constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
@@ -326,7 +381,15 @@ def test_default_targets_are_pefts(method, table):
     assert set(NORMS) <= set(LORA_DEFAULTS) and "llama" in mine
 
 
-@pytest.mark.parametrize("method", [LoRA, OFT, VeRA, LNTuning, PromptTuning, PrefixTuning], ids=lambda m: m.__name__)
+def test_default_feedforward_modules_are_pefts():
+    table = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
+    assert {kind: list(names) for kind, names in FEEDFORWARD.items()} == {kind: table[kind] for kind in FEEDFORWARD}
+    assert set(FEEDFORWARD) == set(IA3.default_targets) == set(LORA_DEFAULTS) & set(table)
+
+
+@pytest.mark.parametrize(
+    "method", [LoRA, OFT, VeRA, LNTuning, IA3, PromptTuning, PrefixTuning], ids=lambda m: m.__name__
+)
 def test_field_names_and_defaults_are_pefts(method):
     config = parity_config(method)
     theirs = config(num_virtual_tokens=1) if "num_virtual_tokens" in config.__dataclass_fields__ else config()
@@ -339,6 +402,79 @@ def test_field_names_and_defaults_are_pefts(method):
 
 def parity_config(method):
     return peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method.peft_type)]
+
+
+# ---- IA³: scaling, unscaling --------------------------------------------------------------------------------------
+
+
+def unmerged_by_peft(base, ours):
+    """The adapted layers of a peft model after merge_adapter and unmerge_adapter, by name."""
+    theirs = parity.reference(base, ours)
+    theirs.merge_adapter()
+    theirs.unmerge_adapter()
+    modules = theirs.get_base_model().named_modules()
+    return {name: module.base_layer for name, module in modules if isinstance(module, IA3Layer)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_pefts_division_does_not_return_the_bits_of_a_weight_but_detach_does(name, dtype):
+    base = tiny.fresh(name, dtype)
+    tiny.outputs(base, tiny.batch(name))  # before the snapshot: the first call writes into BERT's config
+    model = copy.deepcopy(base)
+    before = tiny.snapshot(model)
+    tiny.randomise(peftlab.attach(model, IA3()))
+    changed, number = 0, 0
+    for site, layer in unmerged_by_peft(base, model).items():
+        W = base.get_submodule(site).weight
+        changed, number = changed + int((layer.weight != W).sum()), number + W.numel()
+        torch.testing.assert_close(layer.weight, W, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=2e-2)
+    assert changed > 0.01 * number  # near, but not the same
+    with peftlab.folded(model):
+        tiny.outputs(model, tiny.batch(name))
+    peftlab.detach(model)
+    assert tiny.differences(before, tiny.snapshot(model)) == []
+
+
+def test_a_scale_of_zero_loses_the_weight_in_peft_but_not_here():
+    base = tiny.fresh("bert")
+    model = peftlab.attach(copy.deepcopy(base), IA3())
+    site = "bert.encoder.layer.0.attention.self.key"
+    with torch.no_grad():
+        surgery.adapted_modules(model)[site].adapters["default"].ia3_l[3] = 0
+    inputs = tiny.batch("bert")
+    adapted = tiny.outputs(model, inputs)
+    with peftlab.folded(model):  # merging is fine: a row of zeros is what was asked for
+        torch.testing.assert_close(tiny.outputs(model, inputs), adapted, atol=1e-6, rtol=1e-5)
+    key = unmerged_by_peft(base, model)[site]
+    assert not key.weight[3].any() and key.bias[3] == 0
+    peftlab.detach(model)
+    assert torch.equal(model.get_submodule(site).weight, base.get_submodule(site).weight)
+    assert base.get_submodule(site).weight[3].all()
+
+
+def test_in_bfloat16_a_scale_near_one_does_nothing():
+    """bfloat16 keeps 8 binary digits, so a product that is less than 2⁻⁹ away rounds back: merged or not."""
+    inputs = tiny.batch("llama")
+    for away, same in ((0.0015, True), (0.02, False)):
+        model = tiny.fresh("llama", torch.bfloat16)
+        plain = tiny.outputs(model, inputs)
+        peftlab.attach(model, IA3())
+        for tensor in parity.our_tensors(model).values():
+            assert tensor.dtype == torch.float32
+            tensor.data += away
+        assert torch.equal(tiny.outputs(model, inputs), plain) is same
+        with peftlab.folded(model):
+            assert torch.equal(tiny.outputs(model, inputs), plain) is same
+        tiny.loss(model, inputs).backward()  # the gradient is there all the same
+        assert all(tensor.grad.any() for tensor in parity.our_tensors(model).values())
+
+
+def test_merging_without_the_bias_is_noticed(monkeypatch):
+    right = ScaledOutput.merged
+    monkeypatch.setattr(ScaledOutput, "merged", lambda self, W, b: (right(self, W, b)[0], b))
+    proof = parity.prove(tiny.fresh("bert"), IA3(), tiny.batch("bert"), steps=2)
+    assert {row.level for row in proof.rows if not row.ok} == {"P4"}
 
 
 # ---- where it differs ---------------------------------------------------------------------------------------------
@@ -434,6 +570,14 @@ def lambdas_swapped(self, inner, x):
     return inner(x) + F.linear(z, B)
 
 
+def scaled_at_the_input(self, inner, x):
+    return inner(self.ia3_l.flatten() * x)
+
+
+def not_scaled_when_merged(self, W, b):
+    return W.clone(), b
+
+
 def without_shifted_positions(self, kwargs, right=Prefix.on_inputs):
     shifted = right(self, kwargs)
     return {**shifted, "position_ids": shifted["position_ids"] - len(self.table())}
@@ -475,6 +619,14 @@ MUTANTS = {
     "vera-lambdas-swapped": (
         VeRA(r=5, target_modules=["q_proj"]), VeRALinear, "forward", lambdas_swapped, ALL_BUT_THE_COUNT
     ),
+    "ia3-scaled-at-the-wrong-side": (
+        IA3(target_modules=["q_proj"], feedforward_modules=[]),
+        ScaledOutput,
+        "forward",
+        scaled_at_the_input,
+        ALL_BUT_THE_COUNT,
+    ),
+    "ia3-merged-without-the-scale": (METHODS["ia3"], ScaledInput, "merged", not_scaled_when_merged, {"P4"}),
     "prefix-positions-from-zero": (
         METHODS["prefix"], Prefix, "on_inputs", without_shifted_positions, {"P1", "P2", "P3", "P5"}
     ),

@@ -15,6 +15,7 @@ import peft
 import pytest
 import torch
 import transformers
+from peft.tuners.ia3 import IA3Layer
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_DEFAULTS
@@ -23,6 +24,7 @@ from torch import nn
 
 from peftlab import targeting
 from peftlab.errors import PeftLabError
+from peftlab.methods import IA3
 from peftlab.targeting import (
     LORA_DEFAULTS,
     TargetError,
@@ -643,6 +645,22 @@ def test_defaults_fit_the_models_of_today(model_type: str) -> None:
     ours = by_us(model)
     assert ours == by_peft(model)
     assert ours != REFUSED
+
+
+@pytest.mark.parametrize("model_type", [*CONFIGS, "t5", "gpt2", "bert", "llama", "roberta"])
+def test_ia3_scales_the_inputs_and_outputs_that_peft_scales(model_type: str) -> None:
+    if model_type in CONFIGS:
+        config = transformers.AutoConfig.for_model(model_type, **CONFIGS[model_type])
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    else:
+        model = model_named(model_type)
+    method = IA3().prepare(model)
+    ours = {site.name: method.scales_input(site) for site in method.sites(model)}
+    theirs = shell(model)
+    peft.inject_adapter_in_model(peft.IA3Config(), theirs)
+    found = {name: module for name, module in theirs.named_modules() if isinstance(module, IA3Layer)}
+    assert ours == {name: module.is_feedforward for name, module in found.items()}
+    assert set(ours.values()) == {True, False}
 
 
 def test_another_table_can_be_given() -> None:

@@ -16,7 +16,8 @@ from peftlab.course.paths import FAST_PATH
 from peftlab.errors import PeftLabError
 
 # Pages of book/, in this order; any other goes to the end.
-START, REFERENCE = ("overview", "for_teachers"), ("glossary", "notation", "bibliography", "authoring", "about")
+START = ("overview", "for_teachers")
+REFERENCE = ("models", "glossary", "notation", "bibliography", "authoring", "about")
 
 
 def toc(lessons: Sequence[Lesson], pages: Sequence[str], results: Sequence[str]) -> str:

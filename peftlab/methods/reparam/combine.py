@@ -1,4 +1,4 @@
-"""Several LoRA adapters into one: what `add_weighted_adapter` means by 'cat' and by 'linear'."""
+"""Several adapters into one: what `add_weighted_adapter` means by 'cat' and by 'linear', for LoRA and for IA³."""
 
 from __future__ import annotations
 
@@ -11,35 +11,65 @@ import torch
 from torch import Tensor
 
 from peftlab.errors import ConfigError
-from peftlab.methods.base import Adapter, Chain, Copy
+from peftlab.methods.additive.ia3 import IA3, ScaledInput
+from peftlab.methods.base import Adapter, Chain, Copy, Method
 from peftlab.methods.reparam.lora import LAYERS, LoRA, LoRALinear
 from peftlab.surgery import Site
 
 
 def combined(
-    methods: Sequence[LoRA],
+    methods: Sequence[Method],
     adapters: Sequence[Mapping[str, Adapter]],
     weights: Sequence[float],
     combination_type: str,
-) -> tuple[LoRA, dict[str, Adapter]]:
+) -> tuple[Method, dict[str, Adapter]]:
     """The combined method, and its adapters by site. The sources stay as they are.
 
-    Raises ConfigError if a source is not plain LoRA, the weights do not match, or 'linear' meets unequal ranks.
+    Raises ConfigError if the sources are not all plain LoRA or all IA³, the weights do not match, or 'linear' meets
+    unequal ranks.
     """
     if combination_type not in ("cat", "linear"):
         raise ConfigError(f"combination_type={combination_type!r}: choose 'cat' or 'linear'")
     if len(weights) != len(methods) or not methods:
         raise ConfigError(f"{len(methods)} adapters and {len(weights)} weights; give one weight for each adapter")
+    if any(type(adapter) is Copy for sites in adapters for adapter in sites.values()):
+        raise ConfigError("adapters with modules_to_save cannot be combined: which copy should win?")
+    if all(isinstance(method, IA3) for method in methods):
+        return _summed(methods[0], adapters, weights, combination_type)
     for method, sites in zip(methods, adapters, strict=True):
-        if any(type(adapter) is Copy for adapter in sites.values()):
-            raise ConfigError("adapters with modules_to_save cannot be combined: which copy should win?")
         if not isinstance(method, LoRA) or any(type(a) not in LAYERS.values() for a in sites.values()):
-            raise ConfigError("only plain LoRA adapters can be combined (no DoRA, PiSSA, OLoRA or trained biases)")
+            raise ConfigError(
+                "only plain LoRA adapters can be combined (no DoRA, PiSSA, OLoRA or trained biases), or IA3 with IA3"
+            )
     built: dict[str, Adapter] = {}
     for site in dict.fromkeys(site for sites in adapters for site in sites):
         here = [(sites[site], w) for sites, w in zip(adapters, weights, strict=True) if site in sites]
         built[site] = _combine([a for a, _ in here], [w for _, w in here], combination_type)
     return described(methods[0], built), built
+
+
+def _summed(
+    method: IA3, adapters: Sequence[Mapping[str, Adapter]], weights: Sequence[float], how: str
+) -> tuple[IA3, dict[str, Adapter]]:
+    """l = Σ wᵢ lᵢ. As in peft, an adapter without a vector at a site counts as zero there, not as one."""
+    if how != "linear":
+        raise ConfigError(f"combination_type={how!r}: IA3's vectors can only be added; choose 'linear'")
+    built: dict[str, Adapter] = {}
+    for site in dict.fromkeys(site for sites in adapters for site in sites):
+        here = [(sites[site], weight) for sites, weight in zip(adapters, weights, strict=True) if site in sites]
+        first = here[0][0]
+        if any(type(adapter) is not type(first) for adapter, _ in here):
+            raise ConfigError(f"one IA3 adapter scales {site}'s input, another its output; they cannot be added")
+        built[site] = type(first)(first.site)
+        built[site].ia3_l.data = sum(weight * adapter.ia3_l.detach() for adapter, weight in here)
+    inputs = [re.escape(site) for site, adapter in built.items() if isinstance(adapter, ScaledInput)]
+    return dataclasses.replace(
+        method,
+        target_modules=list(built),
+        exclude_modules=None,
+        feedforward_modules="|".join(inputs) if inputs else [],
+        init_ia3_weights=True,
+    ), built
 
 
 def described(method: LoRA, built: Mapping[str, Adapter]) -> LoRA:

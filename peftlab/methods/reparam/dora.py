@@ -51,6 +51,9 @@ class DoRALinear(LoRALinear):
 
     def merged(self, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
         scale = self.lora_magnitude_vector / self.norm()  # the norm of W₀ + ΔW, also where W holds more already
+        frozen_b = self.frozen()[1]
+        if b is not None and frozen_b is not None:  # an adapter further in may change b: `forward` scales that
+            b = (b + (scale - 1) * (b - frozen_b)).to(b.dtype)
         return (scale[:, None] * (W + self.delta_weight())).to(W.dtype), b
 
 
