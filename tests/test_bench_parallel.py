@@ -83,7 +83,7 @@ def test_low_ranks_come_first(results):
 
 def test_the_search_goes_on_until_both_neighbours_are_worse():
     arm = soft_prompts.Arm("prompt", "text", 1, first=1e-2)
-    plan = soft_prompts.arm(soft_prompts.Scale(curve=(), keep=False), arm, rank=0)
+    plan = soft_prompts.arm(soft_prompts.Scale(curve=()), arm, rank=0)
     truth = {lr: abs(i - 8) + 1.0 for i, lr in enumerate(soft_prompts.RATES)}  # the ninth is best
     asked = next(plan)
     tried = []
@@ -100,3 +100,17 @@ def test_the_search_goes_on_until_both_neighbours_are_worse():
 
 def test_a_run_that_blew_up_is_never_chosen():
     assert soft_prompts.validation({"validation": None}) > soft_prompts.validation({"validation": 99.0})
+
+
+def test_the_stored_run_goes_on_where_its_log_ends(tmp_path):
+    """Its cells have losses only. No plan stumbles over that, and none asks for what is there."""
+    stored = Results.load("soft_prompts")
+    results = Results(tmp_path / "soft_prompts.json", stored)
+    scales = (soft_prompts.SMOLLM2, soft_prompts.TINY)
+    results.settings(**soft_prompts.settings(scales))  # the same as the stored ones, or it is refused
+    before = set(stored["cells"])
+    desk = parallel._Desk(results, [plan for scale in scales for plan in soft_prompts.all_plans(scale)])
+    asked = {task.key for task in desk.waiting}
+    assert not asked & before
+    assert {"final/prompt/text/20/1", "choose/prefix/real/20/0.3", "steps/lora/r8/0/60"} <= asked
+    assert not any(key.startswith("hand/") for key in asked)

@@ -12,7 +12,8 @@ is N(0, 1); `zero`; `real` is the keys and values of the first n tokens of worke
 `prefix_projection`. Length 0 stands for all tokens of the eight examples.
 
 Some minutes on an H100, with PEFTLAB_WORKERS=12. With PEFTLAB_SECONDS the important cells come first; run it again to
-go on.
+go on. Cells read back from a printed log have the losses only: nothing here asks an earlier cell for more than its
+validation loss. The two adapters that the course keeps are trained by `kept_prompts`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,6 @@ class Scale:
     length: int = 20  # of the arms that are looked at most closely
     curve: tuple[int, ...] = (60, 540, 1620)  # other numbers of steps
     few: bool = False  # four arms only
-    keep: bool = True  # save two of the trained adapters in data/adapters
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,10 @@ class Arm:
 
 
 SMOLLM2 = Scale()
-TINY = Scale(model="tiny", steps=400, warmup=10, max_length=64, curve=(), few=True, keep=False)  # as `tiny_tasks`
-TOY = Scale("tiny", steps=2, batch_size=4, max_length=64, rows=4, seeds=(0, 1), lengths=(1, 3), length=3, curve=(1, 3),
-            keep=False)  # seconds on a CPU: does the code run?  # fmt: skip
+TINY = Scale(model="tiny", steps=400, warmup=10, max_length=64, curve=(), few=True)  # as `tiny_tasks`
+TOY = Scale(  # seconds on a CPU: does the code run?
+    "tiny", steps=2, batch_size=4, max_length=64, rows=4, seeds=(0, 1), lengths=(1, 3), length=3, curve=(1, 3)
+)
 
 FIRST = {  # where the search for the learning rate begins
     "prompt": {"random": 1.0, "small": 3e-2, "vocabulary": 3e-2, "text": 3e-2},
@@ -87,12 +88,22 @@ FIRST = {  # where the search for the learning rate begins
 
 
 def run(results: Results, scales: tuple[Scale, ...] = (SMOLLM2, TINY)) -> bool:
-    results.settings(
-        scales=[asdict(scale) for scale in scales], rates=RATES, shots=SHOTS, examples=EXAMPLES, task="define",
-        schedule="linear", matmul="high",
-    )  # fmt: skip
+    results.settings(**settings(scales))
     plans = [plan for scale in scales for plan in all_plans(scale)]
     return parallel.run(results, plans, prepare=prepare)
+
+
+def settings(scales: tuple[Scale, ...]) -> dict[str, Any]:
+    """What holds for all cells."""
+    return {
+        "scales": [asdict(scale) for scale in scales],
+        "rates": RATES,
+        "shots": SHOTS,
+        "examples": EXAMPLES,
+        "task": "define",
+        "schedule": "linear",
+        "matmul": "high",
+    }
 
 
 def prepare() -> None:
@@ -148,9 +159,6 @@ def arm(scale: Scale, each: Arm, rank: int, curve: tuple[int, ...] = ()) -> para
         for seed in scale.seeds[1:]
     }
     more |= at_steps(scale, each, best, curve)
-    if scale.keep and curve and each.start in ("text", "real"):
-        folder = f"define_{each.kind}"
-        more[name(scale, f"kept/{folder}")] = fitted(scale, each, best, folder=folder, rank=rank + 2)
     yield more
     longer = [steps for steps in curve if steps > scale.steps]  # which may want a lower rate
     lower = RATES[RATES.index(best) - 1]
