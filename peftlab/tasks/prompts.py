@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,21 @@ def captured(model: nn.Module, ids: Tensor) -> Tensor:
         cache = model(input_ids=ids[None].to(device_of(model)), use_cache=True).past_key_values
     pairs = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers])
     return pairs.permute(3, 0, 1, 2, 4).flatten(1).float()  # (layers, 2, kv_heads, n, d_h) -> (n, …)
+
+
+def front_ids(tokenizer: Any, text: str, follows: str = "Word") -> Tensor:
+    """The tokens (n,) of `text` as they are when the token `follows` comes after it.
+
+    Alone, "\\n\\n" at the end of a text can become one token, and two where a word comes after it: then what was
+    captured would not be what the whole text begins with.
+
+    Raises PeftLabError if `text` is empty or `follows` is more than one token.
+    """
+    last = tokenizer(follows, add_special_tokens=False)["input_ids"]
+    if not text or len(last) != 1:
+        raise PeftLabError("write a text, and let one token follow it" if not text else f"{follows!r} is not one token")
+    ids = tokenizer(text + follows, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
+    return ids[:-1]
 
 
 @torch.no_grad()
