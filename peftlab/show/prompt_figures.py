@@ -1,4 +1,4 @@
-"""The figures of lesson 04 and of its deep dive. They draw stored results of `python -m peftlab.bench`, or live gates."""
+"""The figures of lesson 04 and of its deep dive: stored results of `python -m peftlab.bench`, and live gates."""
 
 from __future__ import annotations
 

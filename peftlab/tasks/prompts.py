@@ -27,18 +27,19 @@ def captured(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def front_ids(tokenizer: Any, text: str, follows: str = "Word") -> Tensor:
-    """The tokens (n,) of `text` as they are when the token `follows` comes after it.
+    """The tokens (n,) of `text` as they are when `follows` comes after it.
 
     Alone, "\\n\\n" at the end of a text can become one token, and two where a word comes after it: then what was
     captured would not be what the whole text begins with.
 
-    Raises PeftLabError if `text` is empty or `follows` is more than one token.
+    Raises PeftLabError if `text` is empty, or its end and the beginning of `follows` share a token.
     """
-    last = tokenizer(follows, add_special_tokens=False)["input_ids"]
-    if not text or len(last) != 1:
-        raise PeftLabError("write a text, and let one token follow it" if not text else f"{follows!r} is not one token")
-    ids = tokenizer(text + follows, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
-    return ids[:-1]
+    if not text:
+        raise PeftLabError("there is no text to put in front: write one")
+    whole, after = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (text + follows, follows))
+    if whole[-len(after) :] != after:
+        raise PeftLabError(f"the text's end and {follows!r} share a token: end the text with a line break")
+    return torch.tensor(whole[: -len(after)])
 
 
 @torch.no_grad()
