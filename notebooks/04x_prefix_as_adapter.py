@@ -7,7 +7,9 @@
 # ---
 
 # %% [markdown] tags=["header"]
-# # 04x
+# # 04x · A prefix is a gated parallel adapter
+#
+# *25 minutes (15 without the exercises), of which your machine computes for about a minute. Builds on [04 · Soft prompts](04_soft_prompts.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # A prefix puts keys and values in front of a text. An adapter is a small network beside a layer: down to a few numbers, a nonlinearity, up again. One takes part in attention, the other adds to an output. They look like two ideas.
@@ -71,7 +73,8 @@ S_P, S = found.scores()
 gate = share(S_P, S)[..., None]  # (H, T, 1)
 without = S.softmax(-1) @ found.V
 prefix_part = S_P.softmax(-1) @ found.P_V
-print("split = the model's attention:      ", torch.allclose((1 - gate) * without + gate * prefix_part, found.out, atol=1e-4))
+split = (1 - gate) * without + gate * prefix_part
+print("split = the model's attention:       ", torch.allclose(split, found.out, atol=1e-4))
 print("without the prefix it is another one:", not torch.allclose(without, found.out, atol=1e-1))
 
 # %% [markdown]
@@ -79,7 +82,7 @@ print("without the prefix it is another one:", not torch.allclose(without, found
 #
 # $\lambda$ was never trained. It comes out of the query and all the keys, so every token and every head has its own. Left to right, four layers of the trained prefix:
 
-# %% mystnb={"image": {"alt": "Four heat maps, layers 0, 6, 12 and 24, with nine heads as rows and twelve positions as columns; bright is a large share for the prefix. Most heads are bright at the first position and darken to the right. Some heads stay bright throughout, others are dark after a few tokens."}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Four heat maps, layers 0, 6, 12 and 24, with nine heads as rows and twelve positions as columns; bright is a large share for the prefix. In layers 0, 6 and 12 most heads are brightest at the first positions and darker to the right, with single dark cells in between. In layer 24 nearly all heads stay bright throughout."}} tags=["nbval-ignore-output"]
 shown = (0, 6, 12, 24)
 
 
@@ -90,7 +93,7 @@ def gate_of(layer, name):
 _ = prompt_figures.gates(torch.stack([gate_of(layer, "trained") for layer in shown]), shown)
 
 # %% [markdown]
-# The first token has no other key but itself, so the prefix takes nearly all. Further right, the text's own keys compete, and in most heads the prefix's share falls. So a prefix has less say the longer the text is, which no adapter has to fear.
+# The first token has no other key but itself, so in most heads the prefix takes nearly all. Further right, the text's own keys compete, and the prefix's share tends to fall. It differs from head to head and from word to word. A longer text leaves a prefix less say, which no adapter has to fear.
 #
 # Now the mean over all 30 layers, beside lesson 04's *typed* prompt of 67 tokens. And a question of honesty: how much of $\lambda$ goes to the first virtual token alone?
 
@@ -114,7 +117,7 @@ plots.table(rows, caption="30 layers, 9 heads, 12 tokens")
 assert all(lam > 0.5 and first > 0.25 * lam and early > late for lam, first, early, late in means.values())
 
 # %% [markdown]
-# Prefixes take more than half of all attention, and a large part of that goes to *one* token, the first. It need not say much. Language models park attention on the first token of a text whatever it is (an **attention sink**, Xiao et al., 2023), and with a prefix in front, the first token is a virtual one. A large $\lambda$ shows where attention goes. It does not show how much the prefix contributes.
+# Both prefixes take more than half of all attention here, and a large part of that goes to *one* token, the first. It need not say much. Language models park attention on the first token of a text whatever it is (an **attention sink**, Xiao et al., 2023), and with a prefix in front, the first token is a virtual one. A large $\lambda$ shows where attention goes. It does not show how much the prefix contributes.
 #
 # ## The adapter inside
 #
@@ -187,3 +190,5 @@ quiz("04x")
 
 # %% [markdown] tags=["footer"]
 # ---
+#
+# *Back to your lesson.*

@@ -68,7 +68,7 @@ def leaderboard(prompts: Mapping[str, Any], tasks: Mapping[str, Any]) -> Axes:
     named = set()
     for place, (_, losses, kind) in enumerate(lines):
         colour, marker, label = looks[kind]
-        ax.hlines(place, 2.5, mean(losses), color=colour, linewidth=1, alpha=0.35)
+        ax.hlines(place, 2.5, 5.3, color=palette.GREY, linewidth=0.8, linestyle=":", alpha=0.5, zorder=1)
         ax.plot(losses, [place] * len(losses), linestyle="none", color=colour, marker=marker, markersize=7,
                 label=None if kind in named else label)  # fmt: skip
         ax.annotate(f"{mean(losses):.2f}", (max(losses), place), xytext=(9, 0), textcoords="offset points",
@@ -153,6 +153,7 @@ def gates(shares: Tensor, layers: tuple[int, ...]) -> Figure:
         image = ax.imshow(share.cpu().numpy(), vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
         ax.set_title(f"layer {layer}", fontsize=11)
         ax.set_xlabel("position of the query")
+        ax.set_xticks(range(0, share.shape[1], max(1, share.shape[1] // 6)))
         ax.grid(visible=False)
     axes[0].set_ylabel("head")
     figure.colorbar(image, ax=axes, label="λ, the prefix's share")

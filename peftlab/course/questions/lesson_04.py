@@ -67,7 +67,7 @@ QUIZ = [
             ),
             Option(
                 "Any position but exactly 67 is one the prompt was not made for",
-                "No: we moved the question far behind the prompt and hardly anything changed. What hurts is to collide.",
+                "No: we moved the question far behind the prompt, and little changed. To collide is what hurts.",
             ),
             Option(
                 "The values are wrong: they depend on the position as well",
