@@ -282,7 +282,7 @@ def _merged_layers(model: nn.Module, verb: str) -> dict[str, nn.Module]:
     for site, wrapper in surgery.adapted_modules(model).items():
         layer = wrapper.base
         for name in runtime.state.active:
-            if name in wrapper.adapters:
+            if wrapper.takes_part(name):
                 layer = wrapper.adapters[name].merge_into(layer)
         if layer is not wrapper.base:
             if not all(torch.isfinite(p).all() for p in layer.parameters()):
@@ -298,6 +298,8 @@ def save(
     model: nn.Module, folder: str | Path, name: str | None = None, *, as_plain_lora: bool | None = None
 ) -> Path:
     """Write one adapter (the active one, unless named) so that peft.PeftModel.from_pretrained opens it.
+
+    A method that peft lacks is written in the same two files, with a `peftlab_type`: `load` opens them, peft does not.
 
     as_plain_lora: for LoRAs that start from the weight (PiSSA, OLoRA), write the same change as a LoRA of rank 2r that
     needs no changed base. Default: only where the start is random (pissa_niter), and could not be made again.
@@ -353,7 +355,10 @@ def load(model: nn.Module, folder: str | Path, name: str = "default", trainable:
             "path_initial_model_for_weight_conversion)"
         )
     plan = _plan(model, method, _with_shapes(model, method.for_loading()))
-    checkpoint.fill(plan.tensors(), tensors, surgery.base_modules(model))
+    expected = plan.tensors()
+    checkpoint.fill(expected, tensors, surgery.base_modules(model))
+    if plan.shared is not None:
+        plan.shared.take(expected)  # where the file's tensors are made of several own ones
     _commit(model, name, plan, trainable=trainable)
     return model
 
@@ -367,11 +372,12 @@ def method_for(config: Mapping[str, object]) -> Method:
     """The method that an adapter_config.json describes."""
     import peftlab.methods  # noqa: F401  (registers all of them)
 
+    kind = "peftlab_type" if config.get("peftlab_type") else "peft_type"
     for cls in METHODS:
-        if cls.peft_type == config["peft_type"]:
+        if getattr(cls, kind) == config[kind]:
             return cls.from_config(config)
-    known = ", ".join(sorted({cls.peft_type for cls in METHODS}))
-    raise CheckpointError(f"peft_type {config['peft_type']!r} is not one that peftlab has yet; it has {known}")
+    known = ", ".join(sorted({getattr(cls, kind) for cls in METHODS} - {None}))
+    raise CheckpointError(f"{kind} {config[kind]!r} is not one that peftlab has yet; it has {known}")
 
 
 # ---- counting, combining, training hooks --------------------------------------------------------------------------

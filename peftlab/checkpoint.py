@@ -1,5 +1,6 @@
 """Read and write peft's format: a folder with adapter_config.json and adapter_model.safetensors.
 
+The config names the method: `peft_type`, or `peftlab_type` for methods that peft lacks, whose folders open here only.
 Files are written whole or not at all. Nothing is ever unpickled.
 """
 
@@ -54,7 +55,7 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder; give the folder that holds {CONFIG} and {WEIGHTS}")
-    return _read_config(folder / CONFIG), _read_weights(folder / WEIGHTS)
+    return _read_config(folder / CONFIG), read_tensors(folder / WEIGHTS)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -64,12 +65,17 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy or save the adapter again") from None
-    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
-        raise CheckpointError(f"{path} does not say which peft_type it is, so it is not an adapter's config")
+    kind = config.get("peftlab_type") or config.get("peft_type") if isinstance(config, dict) else None
+    if not isinstance(kind, str):
+        raise CheckpointError(
+            f"{path} does not say which peft_type (or peftlab_type) it is, so it is not an adapter's config"
+        )
     return config
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of one .safetensors file. Raises CheckpointError if it cannot be read."""
+    path = Path(path)
     if not path.is_file():
         pickled = path.with_name("adapter_model.bin")
         if pickled.is_file():
@@ -77,7 +83,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
                 f"{path.parent} holds only {pickled.name}, a pickle, which can run code when opened; load it with peft "
                 f"where you trust it and save it again with safe_serialization=True"
             )
-        raise CheckpointError(f"{path.parent} holds no {WEIGHTS}; save the adapter again")
+        raise CheckpointError(f"{path.parent} holds no {path.name}; save the adapter again")
     try:
         return parse_safetensors(path.read_bytes())
     except SafetensorError as error:

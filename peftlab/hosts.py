@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,16 @@ def past_length(kwargs: dict[str, Any]) -> int:
     """How many positions the key-value cache of this call already holds."""
     cache = kwargs.get("past_key_values")
     return 0 if cache is None else int(cache.get_seq_length())
+
+
+def check_cache_grows(kwargs: dict[str, Any]) -> None:
+    """Raise PeftLabError if this call's key-value cache has a fixed size, which a prompt's positions would overflow."""
+    cache = kwargs.get("past_key_values")
+    if getattr(cache, "is_compileable", False):
+        raise PeftLabError(
+            "a prompt needs more positions than a static cache was planned for; leave cache_implementation='static' "
+            "out (the default cache grows), or use a prefix, which is not in the cache"
+        )
 
 
 def batch_size(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> int | None:
@@ -113,6 +123,98 @@ def untie(model: nn.Module) -> None:
     for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
         if getattr(config, "tie_word_embeddings", False):
             config.tie_word_embeddings = False
+
+
+# ---- where bottleneck adapters go ---------------------------------------------------------------------------------
+
+# Regular expressions for four places in every block, by `config.model_type`:
+#   attention     the linear layer that ends the attention
+#   feed_forward  the linear layer that ends the feed-forward network
+#   block_output  after the block's last residual sum: the norm that follows it, or, where none does, the block itself
+#   beside        the module that a branch runs parallel to the feed-forward network from
+_POST_NORM = {
+    "attention": r"(.*\.)?layer\.\d+\.attention\.output\.dense",
+    "feed_forward": r"(.*\.)?layer\.\d+\.output\.dense",
+    "block_output": r"(.*\.)?layer\.\d+\.output\.LayerNorm",
+    "beside": r"(.*\.)?layer\.\d+\.output",
+}
+_PRE_NORM = {
+    "attention": r"(.*\.)?layers\.\d+\.self_attn\.o_proj",
+    "feed_forward": r"(.*\.)?layers\.\d+\.mlp\.down_proj",
+    "block_output": r"(.*\.)?layers\.\d+",
+    "beside": r"(.*\.)?layers\.\d+\.mlp",
+}
+_GPT2 = {
+    "attention": r"(.*\.)?h\.\d+\.attn\.c_proj",
+    "feed_forward": r"(.*\.)?h\.\d+\.mlp\.c_proj",
+    "block_output": r"(.*\.)?h\.\d+",
+    "beside": r"(.*\.)?h\.\d+\.mlp",
+}
+ADAPTER_PLACES = {
+    "bert": _POST_NORM,
+    "electra": _POST_NORM,
+    "gpt2": _GPT2,
+    "llama": _PRE_NORM,
+    "mistral": _PRE_NORM,
+    "qwen2": _PRE_NORM,
+    "qwen3": _PRE_NORM,
+    "roberta": _POST_NORM,
+    "xlm-roberta": _POST_NORM,
+}
+
+
+def adapter_places(model: nn.Module, places: Sequence[str]) -> str:
+    """A regular expression for the modules of `model` at these places (the keys of `ADAPTER_PLACES`' entries).
+
+    Raises PeftLabError for a model whose places are not known.
+    """
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in ADAPTER_PLACES:
+        raise PeftLabError(
+            f"where the attention and the feed-forward network of a {type(model).__name__} end is not known here "
+            f"(it is for {', '.join(ADAPTER_PLACES)}); name the layers in target_modules"
+        )
+    return "|".join(ADAPTER_PLACES[kind][place] for place in places)
+
+
+def block_number(name: str) -> int | None:
+    """Which transformer block a module belongs to: the first number in its name; None outside the blocks."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def adds_residual(module: nn.Module) -> bool:
+    """True for modules that take (h, x), and add x and normalise themselves, as BERT's `output` does."""
+    return "input_tensor" in inspect.signature(type(module).forward).parameters
+
+
+def is_norm(module: nn.Module) -> bool:
+    """True for LayerNorm and its relatives."""
+    weight = module._parameters.get("weight")
+    return type(module).__name__.endswith("Norm") and weight is not None and weight.ndim == 1
+
+
+def widths(module: nn.Module) -> tuple[int, int]:
+    """(d_in, d_out): the vectors that a linear layer, a norm, a feed-forward network or a block reads and writes.
+
+    Raises PeftLabError for other modules.
+    """
+    from peftlab.surgery import base_modules, features, is_transposed_linear
+
+    def is_linear(m: nn.Module) -> bool:
+        return isinstance(m, nn.Linear) or is_transposed_linear(m)
+
+    if is_linear(module):
+        return features(module)
+    inside = base_modules(module)
+    norms = [m for name, m in inside.items() if "." not in name and is_norm(m)]  # its own, not those further in
+    linear = [m for name, m in inside.items() if name and is_linear(m)]
+    if norms and (linear or is_norm(module)):
+        d = norms[0].weight.shape[0]
+    elif linear:
+        d = features(linear[0])[0]
+    else:
+        raise PeftLabError(f"a {type(module).__name__} neither is a linear layer nor holds one")
+    return d, d
 
 
 # ---- the attention seat: prefixes enter here, not through the cache ----------------------------------------------
@@ -192,8 +294,8 @@ def _with_prefix(plain: str) -> Callable[..., Any]:
 def widen_mask(module: nn.Module, mask: Tensor | None, q: Tensor, keys: int, n: int) -> Tensor | None:
     """A mask over `keys` keys, widened so that n prefix positions before them are visible to every query.
 
-    None means "everything" to eager attention, and "causal where the module is" to sdpa. With a prefix in front, causal
-    must be spelt out, because sdpa would count its triangle from the first key on.
+    None means "everything" to eager attention, and "causal where the module is" to sdpa, which counts its triangle from
+    the first key on (later keys are the empty places of a static cache). With a prefix in front, it must be spelt out.
     Shapes: mask (batch or 1, heads or 1, queries, keys) -> (…, n + keys).
     """
     queries = q.shape[2]
@@ -202,17 +304,74 @@ def widen_mask(module: nn.Module, mask: Tensor | None, q: Tensor, keys: int, n: 
         if queries == 1 or eager or not getattr(module, "is_causal", True):
             return None
         positions = torch.arange(keys, device=q.device)
-        mask = (positions[None, :] <= positions[keys - queries :, None])[None, None]
+        mask = (positions[None, :] <= positions[:queries, None])[None, None]
     visible = torch.ones if mask.dtype == torch.bool else torch.zeros
     front = visible(*mask.shape[:-1], n, dtype=mask.dtype, device=mask.device)
     return torch.cat([front, mask], dim=-1)
+
+
+@torch.no_grad()
+def cached_keys_and_values(model: nn.Module, ids: Tensor) -> Tensor:
+    """What the model's cache holds after reading `ids`, (1, T), in eval mode: (T, layers, 2, kv_heads, d_h)."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        cache = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True).past_key_values
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    layers = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]  # each (2, kv_heads, T, d_h)
+    return torch.stack(layers).permute(3, 0, 1, 2, 4)
+
+
+# ---- adaption prompts: what an attention module makes of vectors that are given to it ------------------------------
+
+ADAPTION_TARGETS = {"llama": "self_attn", "mistral": "self_attn", "gpt2": "attn"}  # by model_type, as in peft
+
+
+def adaption_target(model: nn.Module) -> str:
+    """The last part of the name of the attention modules. Raises PeftLabError for models that peft does not know."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in ADAPTION_TARGETS:
+        raise PeftLabError(
+            f"LLaMA-Adapter needs attention that it can compute again: it knows {', '.join(ADAPTION_TARGETS)} models, "
+            f"as peft does; {type(model).__name__} is {'none of them' if kind is None else kind}, so choose "
+            "another method"
+        )
+    return ADAPTION_TARGETS[kind]
+
+
+def queries(module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """The queries, with their positions, that the attention `module` makes in this call: (batch, heads, T, d_h)."""
+    hidden = args[0] if args else kwargs["hidden_states"]
+    q = module.q_proj(hidden) if hasattr(module, "q_proj") else module.c_attn(hidden).chunk(3, dim=-1)[0]
+    q = q.view(*hidden.shape[:-1], -1, module.head_dim).transpose(1, 2)
+    positions = kwargs.get("position_embeddings")
+    return q if positions is None else sys.modules[type(module).__module__].apply_rotary_pos_emb(q, q, *positions)[0]
+
+
+def keys_and_values(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of x (1, n, d), without positions, one for each query head: (1, heads, n, d_h)."""
+    if hasattr(module, "k_proj"):
+        k, v = module.k_proj(x), module.v_proj(x)
+    else:
+        k, v = module.c_attn(x).chunk(3, dim=-1)[1:]
+    k, v = (part.view(1, x.shape[1], -1, module.head_dim).transpose(1, 2) for part in (k, v))
+    groups = getattr(module, "num_key_value_groups", 1)
+    return k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+
+
+def joined_heads(module: nn.Module, heads: Tensor) -> Tensor:
+    """(batch, heads, T, d_h) -> (batch, T, d), through W_O; on GPT-2 without it, as in peft."""
+    joined = heads.transpose(1, 2).flatten(2)
+    return module.o_proj(joined) if hasattr(module, "o_proj") else joined
 
 
 # ---- generation ---------------------------------------------------------------------------------------------------
 
 
 class RoutedGenerate:
-    """`model.generate` that also takes `adapter_names`, one for each row of the input, as peft's does."""
+    """`model.generate` that also takes `adapter_names` or `task_ids`, one for each row of the input, as peft's does."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -220,16 +379,20 @@ class RoutedGenerate:
 
     def __call__(self, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Any:
         model = self.model
-        if adapter_names is not None:
-            adapter_names = model.peftlab.check_rows(adapter_names)
+        tasks = kwargs.pop("task_ids", None) if model.peftlab.takes_task_ids else None
+        if adapter_names is not None or tasks is not None:
             given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
             config = given or model.generation_config
             copies = max(
                 kwargs.get("num_beams") or config.num_beams or 1,
                 kwargs.get("num_return_sequences") or config.num_return_sequences or 1,
             )
-            adapter_names = [name for name in adapter_names for _ in range(copies)]
-        with model.peftlab.pin(adapter_names):
+            if adapter_names is not None:
+                adapter_names = model.peftlab.check_rows(adapter_names)
+                adapter_names = [name for name in adapter_names for _ in range(copies)]
+            if tasks is not None and copies > 1:
+                tasks = torch.as_tensor(tasks).repeat_interleave(copies)
+        with model.peftlab.pin(adapter_names, tasks):
             generate = self.before or partial(type(model).generate, model)
             return generate(*args, **kwargs)
 

@@ -2,34 +2,39 @@
 
 Levels: P0 parameters counted · P1 outputs · P2 gradients of every adapter tensor · P3 losses over AdamW steps ·
 P4 merged = unmerged = the reference's merged · P5 files both ways. Random weights everywhere (so B ≠ 0), float64.
+
+`prove` compares with peft. `prove_stored` compares with tensors that another library made once, for methods peft lacks.
 """
 
 from __future__ import annotations
 
 import copy
 import html
+import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 import peftlab
 from peftlab import surgery
 from peftlab.errors import PeftLabError
-from peftlab.methods.base import Method
+from peftlab.methods.base import METHODS, Method
 
 LEVELS = ("P0", "P1", "P2", "P3", "P4", "P5")
 CLAIMS = {
-    "P0": "trainable parameters: formula = ours = peft's",
+    "P0": "trainable parameters: formula = ours = {0}'s",
     "P1": "outputs",
     "P2": "gradients",
     "P3": "losses while training with AdamW",
-    "P4": "merged = unmerged = peft's merged",
-    "P5": "files, ours opened by peft and peft's by us",
+    "P4": "merged = unmerged = {0}'s merged",
+    "P5": "files, ours opened by {0} and {0}'s by us",
 }
 
 
@@ -54,6 +59,7 @@ class Proof:
     title: str
     rows: list[Row] = field(default_factory=list)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    reference: str = "peft"
 
     @property
     def ok(self) -> bool:
@@ -67,10 +73,11 @@ class Proof:
 
     def lines(self) -> list[tuple[str, str, str, str]]:
         """(level, claim, result, verdict): the verdict says equal or not within the tolerance, for any processor."""
+        claims = {level: claim.format(self.reference) for level, claim in CLAIMS.items()}
         lines = [
-            (row.level, CLAIMS[row.level], _verdict(row), "✓ equal" if row.ok else "✗ DIFFERENT") for row in self.rows
+            (row.level, claims[row.level], _verdict(row), "✓ equal" if row.ok else "✗ DIFFERENT") for row in self.rows
         ]
-        return lines + [(level, CLAIMS[level], why, "– does not apply") for level, why in self.left_out.items()]
+        return lines + [(level, claims[level], why, "– does not apply") for level, why in self.left_out.items()]
 
     def __str__(self) -> str:
         return "\n".join([self.title, *(f"  {a}  {d:14}  {b}  [{c}]" for a, b, c, d in self.lines())])
@@ -133,6 +140,75 @@ def prove(
     return proof
 
 
+# ---- against stored tensors ---------------------------------------------------------------------------------------
+
+
+def prove_stored(path: str | Path, *, tolerance: float = 1e-10) -> Proof:
+    """Compare one of our methods with what another library computed once, for methods that peft lacks.
+
+    path: a file of tests/golden, which holds the adapter's tensors and what the reference made of them: outputs,
+    gradients, losses while training. The base model lies in the same folder. All in float64, P0 to P3.
+
+    Raises PeftLabError if the file's tensors are not those that our adapter has.
+    """
+    path = Path(path)
+    about, stored = _stored(path)
+    host, kept = _stored(path.with_name(f"host_{about['host']}.safetensors"))
+    base = _stored_model(host, _under(kept, "tensor/"))
+    inputs, target = _under(kept, "input/"), stored["target"].double()
+    cls = next(cls for cls in METHODS if cls.__name__ == about["method"])
+    method = cls(**json.loads(about["fields"]))
+    ours = peftlab.attach(copy.deepcopy(base), method)
+    tensors, given = our_tensors(ours), _under(stored, "tensor/")
+    if tensors.keys() != given.keys():
+        odd = sorted(tensors.keys() ^ given.keys())
+        raise PeftLabError(f"{path.name} and our adapter do not have the same tensors: {', '.join(odd[:3])}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(given[name])
+
+    def loss_of(model: nn.Module) -> Tensor:
+        return (output(model, inputs) - target).square().mean()
+
+    loss_of(ours).backward()
+    counts = {predicted_parameters(base, method), peftlab.count_parameters(ours).trainable}
+    counts.add(sum(tensor.numel() for tensor in given.values()))
+    reference_, largest = _under(stored, "grad/"), max(float(p.grad.abs().max()) for p in tensors.values())
+    gradients = {name: relative_difference(tensors[name].grad, reference_[name], largest / 100) for name in reference_}
+    worst = max(gradients, key=gradients.get)
+    with torch.no_grad():
+        outputs = relative_difference(output(ours, inputs), stored["output"])
+    losses = _losses(ours, loss_of, len(stored["losses"]), float(about["learning_rate"]))
+    rows = [
+        Row("P0", float(max(counts) - min(counts)), 0.0, f"{sorted(counts)}"),
+        Row("P1", outputs, tolerance),
+        Row("P2", gradients[worst], tolerance, worst),
+        Row("P3", relative_difference(losses, stored["losses"]), tolerance, f"after {len(losses)} steps"),
+    ]
+    title = f"{cls.__name__} on {type(base).__name__}: ours against {about['reference']} ({about['config']})"
+    return Proof(title, rows, dict(method.card.levels), reference=about["reference"].split()[0])
+
+
+def _stored(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise PeftLabError(f"there are no stored tensors at {path}")
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _stored_model(about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> nn.Module:
+    import transformers
+
+    config = getattr(transformers, about["model"].replace("Model", "Config"))(**json.loads(about["config"]))
+    model = getattr(transformers, about["model"])(config).double().eval()
+    model.load_state_dict(tensors)
+    return model
+
+
 # ---- the two sides ------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +218,11 @@ def reference(base: nn.Module, ours: nn.Module, name: str = "default") -> nn.Mod
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     method = ours.peftlab.methods[name]
+    if method.peft_type is None:
+        raise PeftLabError(
+            f"peft has no {type(method).__name__}; it is proven against stored tensors of {method.card.reference}: "
+            "parity.prove_stored"
+        )
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(method.peft_type)]
     known = config_class.__dataclass_fields__
     fields = {k: v for k, v in method.to_config().items() if k in known and k not in ("peft_type", "inference_mode")}
@@ -183,8 +264,9 @@ def their_tensors(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
 
     if model.peft_config[name].is_prompt_learning:
         encoder = dict(model.prompt_encoder[name].named_parameters())
-        network = any(key.startswith("transform") for key in encoder)
-        found = {(f"network.{k}" if network else "prompt_embeddings"): p for k, p in encoder.items()}
+        network = any(key.startswith(("transform", "mlp_head")) for key in encoder)
+        prompt = {"embedding.weight": "prompt_embeddings"}
+        found = {(f"network.{k}" if network else prompt.get(k, k)): p for k, p in encoder.items()}
         everything = dict(model.base_model.named_parameters())
         kept = {k: p for k, p in everything.items() if ".modules_to_save." in k}
         return found | {f"base_model.{k.replace(f'.modules_to_save.{name}', '')}": p for k, p in kept.items()}
@@ -330,16 +412,19 @@ def _gradient_difference(a: Tensor, b: Tensor, at_least: float) -> float:
 
 
 def _training(base: nn.Module, ours: nn.Module, theirs: nn.Module, inputs: Any, steps: int) -> tuple[float, str]:
-    mine, reference_ = (_losses(copy.deepcopy(model), inputs, steps) for model in (ours, theirs))
+    def loss_of(model: nn.Module) -> Tensor:
+        return _loss(model, inputs)
+
+    mine, reference_ = (_losses(copy.deepcopy(model), loss_of, steps) for model in (ours, theirs))
     difference = relative_difference(mine, reference_)
     return difference, f"after {steps} steps"
 
 
-def _losses(model: nn.Module, inputs: Any, steps: int) -> Tensor:
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+def _losses(model: nn.Module, loss_of: Callable[[nn.Module], Tensor], steps: int, lr: float = 1e-3) -> Tensor:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
     losses = []
     for _ in range(steps):
-        loss = _loss(model, inputs)
+        loss = loss_of(model)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

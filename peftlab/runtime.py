@@ -63,15 +63,21 @@ class Adapted(nn.Module):
         """The layer with the named adapters around it; the first name is the innermost adapter."""
         layer: Callable[..., Any] = self.base
         for name in names:
-            if name in self.adapters:
+            if self.takes_part(name):
                 layer = partial(self.adapters[name], layer)
         return layer
+
+    def takes_part(self, name: str) -> bool:
+        """True if this layer has an adapter of that name, and it is not dropped."""
+        return name in self.adapters and not self.adapters[name].dropped
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.state.disabled:
             return self.base(*args, **kwargs)
-        if self.state.rows is not None:
+        if self.state.rows is not None and any(name in self.adapters for name in self.state.rows):
             return self.mixed(self.state.rows, *args, **kwargs)
+        if self.state.rows is not None:
+            return self.base(*args, **kwargs)
         if self.folded is not None:
             return self.folded(*args, **kwargs)
         return self.onion(self.state.active)(*args, **kwargs)
@@ -86,6 +92,9 @@ class Adapted(nn.Module):
         first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         if first.shape[0] != len(rows):
             raise wrong_number_of_names(len(rows), f"a layer sees a batch of {first.shape[0]}")
+        here = [name for name in dict.fromkeys(rows) if self.takes_part(name)]
+        if all(self.adapters[name].acts_on_output for name in here):
+            return self.mixed_after(self.base(*args, **kwargs), rows, here)
         outputs, order = [], []
         for name in dict.fromkeys(rows):
             index = torch.tensor([i for i, row in enumerate(rows) if row == name], device=first.device)
@@ -95,6 +104,13 @@ class Adapted(nn.Module):
             order.append(index)
         back = torch.argsort(torch.cat(order))
         return torch.cat(outputs)[back]
+
+    def mixed_after(self, output: Tensor, rows: Sequence[str], names: Sequence[str]) -> Tensor:
+        """Give each row of the layer's output to its own adapter. A whole block with a key-value cache needs this."""
+        for name in names:
+            index = torch.tensor([i for i, row in enumerate(rows) if row == name], device=output.device)
+            output = output.index_copy(0, index, self.adapters[name].after(output[index]))
+        return output
 
     def __getattr__(self, name: str) -> Any:
         """Other code may read `layer.weight` or `layer.in_features`: it gets the pretrained layer's."""
@@ -121,19 +137,21 @@ class Runtime(nn.Module):
         self.state = State()
         self.was_trainable = was_trainable
         self.pinned: tuple[str, ...] | None = None
+        self.pinned_tasks: Tensor | None = None
 
     def forward(self, x: Any) -> Any:
         """The identity: an nn.Sequential runs all its children, and this is now one of them."""
         return x
 
     def before_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Pre-hook of the whole model: take `adapter_names` off, let prompts act on the inputs.
+        """Pre-hook of the whole model: take `adapter_names` and `task_ids` off, let prompts act on the inputs.
 
         Under gradients the routing stays until the next call, because checkpointing runs layers again in the backward.
         """
         from peftlab import hosts
 
         names = kwargs.pop("adapter_names", None)
+        tasks = kwargs.pop("task_ids", self.pinned_tasks) if self.takes_task_ids else None
         rows = self.pinned if names is None else self.check_rows(names)
         if rows is not None:
             batch = hosts.batch_size(model, args, kwargs)
@@ -148,8 +166,9 @@ class Runtime(nn.Module):
         self.state.rows = rows
         if shared and not self.state.disabled:
             kwargs = hosts.by_name(model, args, kwargs)
-            for part in shared:
-                kwargs = part.on_inputs(kwargs)
+            # Prompts before prefixes, whatever their order: the prefix has the first positions, then come the prompts.
+            for part in sorted(shared, key=lambda part: part.on_attention is not None):
+                kwargs = part.on_inputs({**kwargs, "task_ids": tasks} if part.takes_task_ids else kwargs)
             return (), kwargs
         return args, kwargs
 
@@ -157,6 +176,11 @@ class Runtime(nn.Module):
         """Forget the routing, unless a backward pass may run layers again: a part of the model can be called alone."""
         if not torch.is_grad_enabled():
             self.state.rows = None
+
+    @property
+    def takes_task_ids(self) -> bool:
+        """True if a method is attached that chooses by task."""
+        return any(part.takes_task_ids for part in self.shared.values())
 
     def active_shared(self, rows: Sequence[str] | None) -> list[nn.Module]:
         """The active adapters' shared parts that act on the model's inputs or attention."""
@@ -180,13 +204,20 @@ class Runtime(nn.Module):
                 f"{seated[0]!r} changes the inputs or the attention of the whole model, so it cannot be one of "
                 "several adapters in a batch; peft does not allow this either"
             )
+        unmixable = [name for name in set(names) if name in self.methods and not self.methods[name].mixable]
+        if unmixable and set(names) != {BASE}:
+            raise PeftLabError(
+                f"{unmixable[0]!r} is {type(self.methods[unmixable[0]]).__name__}, which goes around whole attention "
+                "layers with one cache for all rows, so a batch cannot be mixed with it; nor can it in peft"
+            )
         return tuple(names)
 
     @contextmanager
-    def pin(self, names: Sequence[str] | None) -> Iterator[None]:
-        """Keep one routing for every forward pass inside (generation makes many)."""
+    def pin(self, names: Sequence[str] | None, tasks: Tensor | None = None) -> Iterator[None]:
+        """Keep one routing, and one choice of tasks, for every forward pass inside (generation makes many)."""
         self.pinned = None if names is None else self.check_rows(names)
+        self.pinned_tasks = tasks
         try:
             yield
         finally:
-            self.pinned = None
+            self.pinned = self.pinned_tasks = None

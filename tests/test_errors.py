@@ -14,7 +14,20 @@ from torch import nn
 import peftlab
 from peftlab import parity
 from peftlab.errors import CheckpointError, ConfigError, NotMergeable, PeftLabError
-from peftlab.methods import IA3, OFT, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab.methods import (
+    CPT,
+    IA3,
+    OFT,
+    Cartridge,
+    LlamaAdapter,
+    LNTuning,
+    LoRA,
+    MultitaskPromptTuning,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    VeRA,
+)
 from peftlab.targeting import TargetError
 from tests import tiny
 
@@ -72,6 +85,48 @@ BAD_FIELDS = {
     "prompt-length": (lambda: PromptTuning(num_virtual_tokens=0), ["num_virtual_tokens"]),
     "prompt-start": (lambda: PromptTuning(num_virtual_tokens=2, prompt_tuning_init="WORDS"), ["WORDS", "TEXT"]),
     "prompt-text": (lambda: PromptTuning(num_virtual_tokens=2, prompt_tuning_init="TEXT"), ["prompt_tuning_init_text"]),
+    "multitask-rank": (lambda: MultitaskPromptTuning(num_virtual_tokens=2, num_ranks=0), ["num_ranks"]),
+    "multitask-start": (
+        lambda: MultitaskPromptTuning(num_virtual_tokens=2, prompt_tuning_init="MEAN"),
+        ["MEAN", "AVERAGE_SOURCE_TASKS"],
+    ),
+    "multitask-without-a-source": (
+        lambda: MultitaskPromptTuning(num_virtual_tokens=2, prompt_tuning_init="ONLY_SOURCE_SHARED"),
+        ["prompt_tuning_init_state_dict_path", ".safetensors"],
+    ),
+    "multitask-from-a-pickle": (
+        lambda: MultitaskPromptTuning(
+            num_virtual_tokens=2,
+            prompt_tuning_init="AVERAGE_SOURCE_TASKS",
+            prompt_tuning_init_state_dict_path="adapter_model.bin",
+        ),
+        ["adapter_model.bin", "run code"],
+    ),
+    "multitask-mean-of-two": (
+        lambda: MultitaskPromptTuning(
+            num_virtual_tokens=2,
+            num_tasks=2,
+            prompt_tuning_init="AVERAGE_SOURCE_TASKS",
+            prompt_tuning_init_state_dict_path="a.safetensors",
+        ),
+        ["num_tasks must be 1"],
+    ),
+    "encoder": (lambda: PTuning(num_virtual_tokens=2, encoder_reparameterization_type="GRU"), ["GRU", "LSTM"]),
+    "encoder-width": (lambda: PTuning(num_virtual_tokens=2, encoder_hidden_size=-1), ["encoder_hidden_size"]),
+    "encoder-dropout": (lambda: PTuning(num_virtual_tokens=2, encoder_dropout=1), ["encoder_dropout"]),
+    "cartridge-all-frozen": (lambda: Cartridge(num_virtual_tokens=1), ["num_frozen_tokens=1", "at least one trains"]),
+    "cartridge-negative": (lambda: Cartridge(num_virtual_tokens=3, num_frozen_tokens=-1), ["0 to 2"]),
+    "llama-adapter-length": (lambda: LlamaAdapter(adapter_len=0, adapter_layers=1), ["adapter_len=0"]),
+    "llama-adapter-layers": (lambda: LlamaAdapter(adapter_len=2), ["needs adapter_layers"]),
+    "llama-adapter-targets": (
+        lambda: LlamaAdapter(adapter_len=2, adapter_layers=1, target_modules=["self_attn"]),
+        ["target_modules", "one name"],
+    ),
+    "cpt-empty": (lambda: CPT(cpt_token_ids=[]), ["cpt_token_ids=[]"]),
+    "cpt-lengths": (lambda: CPT(cpt_token_ids=[1, 2], cpt_tokens_type_mask=[1]), ["cpt_tokens_type_mask", "2 whole"]),
+    "cpt-radius": (lambda: CPT(opt_projection_epsilon=-0.1), ["negative"]),
+    "cpt-task": (lambda: CPT(task_type="SEQ_CLS"), ["CAUSAL_LM"]),
+    "cpt-decay": (lambda: CPT(opt_weighted_loss_type="decay"), ["no field opt_weighted_loss_type"]),
     "prefix-start": (lambda: PrefixTuning(num_virtual_tokens=2, init_weights="ones"), ["ones", "zero"]),
     "prefix-width": (lambda: PrefixTuning(num_virtual_tokens=2, encoder_hidden_size=0), ["encoder_hidden_size"]),
 }
@@ -139,6 +194,33 @@ BAD_PLACES = {
     "kept-within-a-word": ("llama", LoRA(modules_to_save=["proj"]), ["both a target and in"], ConfigError),
     "prompt-without-words": ("conv", PromptTuning(num_virtual_tokens=2), ["ConvNet", "embeddings"], PeftLabError),
     "prefix-without-attention": ("conv", PrefixTuning(num_virtual_tokens=2), ["ConvNet", "attention"], PeftLabError),
+    "cartridge-without-attention": ("conv", Cartridge(num_virtual_tokens=2), ["ConvNet", "attention"], PeftLabError),
+    "llama-adapter-on-bert": (
+        "bert",
+        LlamaAdapter(adapter_len=2, adapter_layers=1),
+        ["llama, mistral, gpt2", "is bert", "another method"],
+        PeftLabError,
+    ),
+    "llama-adapter-without-a-config": (
+        "conv",
+        LlamaAdapter(adapter_len=2, adapter_layers=1),
+        ["ConvNet", "none of them"],
+        PeftLabError,
+    ),
+    "llama-adapter-on-more-layers": (
+        "llama",
+        LlamaAdapter(adapter_len=2, adapter_layers=3),
+        ["adapter_layers=3", "2 modules called self_attn"],
+        ConfigError,
+    ),
+    "llama-adapter-elsewhere": (
+        "llama",
+        LlamaAdapter(adapter_len=2, adapter_layers=1, target_modules="mlp"),
+        ["model.layers.1.mlp", "LlamaMLP", "not an attention layer"],
+        ConfigError,
+    ),
+    "cpt-on-a-classifier": ("bert", CPT(cpt_token_ids=[1]), ["BertForSequenceClassification"], ConfigError),
+    "cpt-unknown-word": ("llama", CPT(cpt_token_ids=[97]), ["97", "0 to 96"], ConfigError),
     "a-string-is-no-method": ("llama", "LoRA", ["LoRA(r=8)", "str"], PeftLabError),
     "a-class-is-no-method": ("llama", LoRA, ["LoRA(r=8)", "not LoRA"], PeftLabError),
     "pefts-config-is-no-method": ("llama", peft.LoraConfig(r=2), ["LoraConfig"], PeftLabError),
@@ -347,6 +429,54 @@ def test_rows_while_a_prompt_is_active(refused):
             tiny.outputs(model, {"input_ids": tiny.tokens(3)}, adapter_names=["a", "__base__", "a"])
 
 
+def test_rows_for_a_llama_adapter(refused):
+    model = adapted(adapter="a")
+    peftlab.attach(model, LlamaAdapter(adapter_len=2, adapter_layers=1), name="prompt")
+    with refused(model, "'prompt' is LlamaAdapter", "one cache"):
+        tiny.outputs(model, {"input_ids": tiny.tokens(3)}, adapter_names=["a", "prompt", "a"])
+
+
+BAD_TASKS = {
+    "none": (None, ["which of the 2 tasks"]),
+    "one-for-all": (torch.tensor(1), ["3 whole numbers", "()"]),
+    "too-few": ([0, 1], ["3 whole numbers", "(2,)"]),
+    "fractions": ([0.0, 1.0, 1.0], ["torch.float32"]),
+    "no-such-task": ([0, 1, 2], ["[0, 1, 2]", "0 to 1"]),
+    "negative": ([0, -1, 0], ["0 to 1"]),
+}
+
+
+@pytest.mark.parametrize(("tasks", "words"), BAD_TASKS.values(), ids=BAD_TASKS)
+def test_bad_task_ids(tasks, words, refused):
+    model = adapted(method=MultitaskPromptTuning(num_virtual_tokens=2, num_tasks=2))
+    given = {} if tasks is None else {"task_ids": tasks}
+    with refused(model, *words):
+        tiny.outputs(model, {"input_ids": tiny.tokens(3)}, **given)
+    with refused(model, *words):
+        model.generate(tiny.tokens(3), max_new_tokens=2, **given)
+
+
+def test_a_cpt_context_without_a_label(refused):
+    config = peft.CPTConfig(cpt_token_ids=[5, 9], task_type="CAUSAL_LM")  # with the default types, all 1
+    assert peft.get_peft_model(tiny.fresh("llama"), config)(**tiny.batch("llama")).loss.isnan()
+    model = adapted(method=CPT(cpt_token_ids=[5, 9]))
+    with refused(model, "no label counts", "multiple of 4"):
+        model(**tiny.batch("llama"))
+    tiny.outputs(model, {"input_ids": tiny.tokens(3)})
+    model = adapted(method=CPT(cpt_token_ids=[5, 9], cpt_tokens_type_mask=[1, 4]))
+    with refused(model, "input_type_mask", "(3, 2)", "(3, 7)"):
+        model(**tiny.batch("llama"), input_type_mask=torch.full((3, 2), 4))
+
+
+def test_a_weighted_cpt_loss_in_a_file(tmp_path, refused):
+    config = {"cpt_token_ids": [5, 9], "cpt_tokens_type_mask": [1, 4], "opt_weighted_loss_type": "decay"}
+    theirs = peft.get_peft_model(tiny.fresh("llama"), peft.CPTConfig(task_type="CAUSAL_LM", **config))
+    theirs.save_pretrained(tmp_path)
+    model = tiny.fresh("llama")
+    with refused(model, "opt_weighted_loss_type='decay'", error=ConfigError):
+        peftlab.load(model, tmp_path)
+
+
 def test_a_prompt_needs_tokens(refused):
     model = adapted(method=PromptTuning(num_virtual_tokens=2))
     with refused(model, "input_ids or inputs_embeds"):
@@ -358,8 +488,8 @@ def test_a_prompt_needs_tokens(refused):
 # ---- merging ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [PromptTuning(num_virtual_tokens=2), PrefixTuning(num_virtual_tokens=2)])
-def test_prompts_and_prefixes_do_not_merge(method, refused):
+@pytest.mark.parametrize("method", [m for m in tiny.every_method().values() if not tiny.merges(m)])
+def test_what_is_no_weight_does_not_merge(method, refused):
     model = adapted(method=method)
     with refused(model, type(method).__name__, "cannot be merged", "merge", error=NotMergeable):
         peftlab.merge(model)

@@ -15,12 +15,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 import peftlab
 from peftlab import checkpoint, parity, surgery
 from peftlab.errors import CheckpointError, ConfigError, PeftLabError
-from peftlab.methods import IA3, LNTuning, LoRA, PrefixTuning, PromptTuning, VeRA
+from peftlab.methods import (
+    CPT,
+    IA3,
+    Cartridge,
+    LlamaAdapter,
+    LNTuning,
+    LoRA,
+    MultitaskPromptTuning,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    VeRA,
+)
+from peftlab.methods.additive.cartridge import start_from_text
 from peftlab.methods.base import METHODS
 from tests import tiny
 
@@ -71,7 +84,23 @@ def test_there_and_back(method, tmp_path):
     assert configs[0] == configs[1]
 
 
-@every_method
+PEFT_HAS_IT = {name: method for name, method in METHODS_HERE.items() if method.peft_type}
+PEFT_LACKS_IT = {name: method for name, method in METHODS_HERE.items() if not method.peft_type}
+
+
+@pytest.mark.parametrize("method", PEFT_LACKS_IT.values(), ids=PEFT_LACKS_IT)
+def test_a_method_that_peft_lacks_says_whose_it_is(method, tmp_path):
+    model = trained(method)
+    peftlab.save(model, tmp_path)
+    config = json.loads((tmp_path / checkpoint.CONFIG).read_text())
+    assert config["peftlab_type"] == method.peftlab_type and "peft_type" not in config
+    for name, value in dataclasses.asdict(model.peftlab.methods["default"]).items():
+        assert name == "bookkeeping" or config[name] == value, name
+    with pytest.raises(Exception, match="peft_type|peft config"):  # peft's own matter, but it must not open as another
+        peft.PeftModel.from_pretrained(tiny.fresh("llama"), tmp_path)
+
+
+@pytest.mark.parametrize("method", PEFT_HAS_IT.values(), ids=PEFT_HAS_IT)
 def test_the_config_opens_in_peft_with_equal_fields(method, tmp_path):
     model = trained(method)
     peftlab.save(model, tmp_path)
@@ -86,9 +115,8 @@ def test_the_config_opens_in_peft_with_equal_fields(method, tmp_path):
             theirs = getattr(config, name, None)
             if name != "bookkeeping":
                 assert sorted(theirs) == sorted(value) if isinstance(theirs, set) else theirs == value, name
-    torch.testing.assert_close(
-        tiny.outputs(opened_by_peft(tmp_path), tiny.batch("llama")), tiny.outputs(model, tiny.batch("llama"))
-    )
+    theirs = tiny.outputs(opened_by_peft(tmp_path), tiny.batch("llama"), **tiny.tasks(method))
+    torch.testing.assert_close(theirs, tiny.outputs(model, tiny.batch("llama")))
 
 
 @pytest.mark.parametrize("method", [LoRA(r=2), IA3()], ids=["LoRA", "IA3"])
@@ -181,6 +209,13 @@ PEFT_CONFIGS = {
     "ia3-all-linear": peft.IA3Config(target_modules="all-linear"),
     "ia3-keys-only": peft.IA3Config(target_modules=["k_proj"]),
     "prompt": peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
+    "prompt-encoder": peft.PromptEncoderConfig(num_virtual_tokens=2, task_type="CAUSAL_LM", encoder_hidden_size=7),
+    "prompt-lstm": peft.PromptEncoderConfig(
+        num_virtual_tokens=2, task_type="CAUSAL_LM", encoder_reparameterization_type="LSTM", encoder_num_layers=1
+    ),
+    "llama-adapter": peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=1, task_type="CAUSAL_LM"),
+    "cartridge": peft.CartridgeConfig(num_virtual_tokens=3, num_frozen_tokens=2, task_type="CAUSAL_LM"),
+    "cpt": peft.CPTConfig(cpt_token_ids=[5, 9, 7], cpt_tokens_type_mask=[1, 2, 4], task_type="CAUSAL_LM"),
     "prefix": peft.PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"),
     "prefix-network": peft.PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM", prefix_projection=True),
 }
@@ -454,6 +489,8 @@ BROKEN = {
     "json-list": (a_list, ["peft_type"]),
     "no-peft-type": (without("peft_type"), ["peft_type"]),
     "unknown-peft-type": (field(peft_type="POLY"), ["POLY", "LORA"]),
+    "unknown-peftlab-type": (field(peftlab_type="HOOLSBY"), ["peftlab_type 'HOOLSBY'", "HOULSBY"]),
+    "peftlab-type-that-is-no-word": (field(peftlab_type=3), ["peftlab_type"]),
     "missing-tensor": (missing_tensor, ["missing in the file", "q_proj.lora_A"]),
     "extra-tensor": (extra_tensor, ["not in the model", "layers.9"]),
     "extra-tensor-in-disguise": (extra_tensor_in_disguise, ["not in the model"]),
@@ -514,11 +551,14 @@ def test_unknown_fields_that_change_nothing_pass(tmp_path):
     assert config["revision"] == "main" and config["rank_pattern"] == {}  # bookkeeping is kept
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [cls for cls in METHODS if cls.peft_type], ids=lambda cls: cls.__name__)
 def test_every_field_of_pefts_config_is_supported_kept_or_refused(cls):
     """Each field, changed to something that matters, must be known here or refused: none may be dropped silently."""
     config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(cls.peft_type)]
-    needed = {"num_virtual_tokens": 2} if "num_virtual_tokens" in config_class.__dataclass_fields__ else {}
+    small = {"num_virtual_tokens": 2, "adapter_len": 2, "adapter_layers": 1}
+    needed = {name: value for name, value in small.items() if name in config_class.__dataclass_fields__}
+    if cls.__name__ == "CPT":
+        needed = {"task_type": "CAUSAL_LM"}
     as_it_comes = {k: v for k, v in config_class(**needed).to_dict().items()}
     cls.from_config(as_it_comes)
     known = {f.name for f in dataclasses.fields(cls)} | cls.BOOKKEEPING
@@ -555,15 +595,216 @@ def test_a_prefix_of_a_deeper_model(tmp_path, refused):
         peftlab.load(model, tmp_path)
 
 
+# ---- training that goes on from a file, which peft refuses for prompts ----------------------------------------------
+
+GOING_ON = {
+    "prompt": PromptTuning(num_virtual_tokens=3),
+    "multitask": MultitaskPromptTuning(num_virtual_tokens=3, num_ranks=2),
+    "prefix": PrefixTuning(num_virtual_tokens=3),
+    "cartridge": Cartridge(num_virtual_tokens=4, num_frozen_tokens=2),
+    "llama-adapter": LlamaAdapter(adapter_len=3, adapter_layers=1),
+}
+
+
+def descend(model, steps):
+    for _ in range(steps):
+        model.zero_grad()
+        tiny.loss(model, tiny.batch("llama")).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter -= 0.1 * parameter.grad
+    return model
+
+
+@pytest.mark.parametrize("method", GOING_ON.values(), ids=GOING_ON)
+def test_training_goes_on_from_a_file_as_if_it_had_never_stopped(method, tmp_path):
+    whole = descend(trained(method), 4)
+    peftlab.save(descend(trained(method), 2), tmp_path)
+    again = descend(peftlab.load(tiny.fresh("llama"), tmp_path, trainable=True), 2)
+    mine, wanted = parity.our_tensors(again), parity.our_tensors(whole)
+    assert mine.keys() == wanted.keys() and all(torch.equal(mine[key], wanted[key]) for key in wanted)
+    assert {k for k, t in mine.items() if t.requires_grad} == {k for k, t in wanted.items() if t.requires_grad}
+    if method.peft_type != "ADAPTION_PROMPT":
+        with pytest.raises(ValueError, match="prompt learning"):
+            peft.PeftModel.from_pretrained(tiny.fresh("llama"), tmp_path, is_trainable=True)
+
+
+def test_a_llama_adapter_takes_a_new_head_along_where_peft_leaves_it_untrained(tmp_path):
+    def classifier():
+        sizes = {"vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_labels": 5, "pad_token_id": 0}
+        torch.manual_seed(0)
+        return LlamaForSequenceClassification(LlamaConfig(**sizes, **heads)).eval()
+
+    fields, inputs = {"adapter_len": 2, "adapter_layers": 1}, {"input_ids": tiny.tokens()}
+    theirs = peft.get_peft_model(classifier(), peft.AdaptionPromptConfig(task_type="SEQ_CLS", **fields))
+    assert not any("score" in name for name, p in theirs.named_parameters() if p.requires_grad)
+    ours = tiny.randomise(peftlab.attach(classifier(), LlamaAdapter(**fields)))
+    peftlab.save(ours, tmp_path)
+    wanted = tiny.outputs(ours, inputs)
+    assert torch.equal(tiny.outputs(peftlab.load(classifier(), tmp_path), inputs), wanted)
+    with pytest.warns(UserWarning, match="modules_to_save"):  # a field that peft's config for this method lacks
+        opened = peft.PeftModel.from_pretrained(classifier(), tmp_path).eval()
+    torch.testing.assert_close(tiny.outputs(opened, inputs), wanted)
+
+
+@pytest.mark.parametrize("kind", ["MLP", "LSTM"])
+def test_p_tuning_saves_its_result_and_trains_on_as_a_prompt(kind, tmp_path):
+    method = PTuning(num_virtual_tokens=3, encoder_reparameterization_type=kind, encoder_hidden_size=7)
+    model = descend(trained(method), 2)
+    peftlab.save(model, tmp_path / "first")
+    held = load_file(tmp_path / "first" / checkpoint.WEIGHTS)
+    assert {key: tuple(tensor.shape) for key, tensor in held.items()} == {"prompt_embeddings": (3, 48)}
+    again = peftlab.load(tiny.fresh("llama"), tmp_path / "first", trainable=True)
+    assert peftlab.count_parameters(again).trainable == 3 * 48 < peftlab.count_parameters(model).trainable
+    before = tiny.loss(again, tiny.batch("llama")).item()
+    assert tiny.loss(descend(again, 5), tiny.batch("llama")).item() < before
+    peftlab.save(again, tmp_path / "second")
+    config = json.loads((tmp_path / "second" / checkpoint.CONFIG).read_text())
+    assert (config["encoder_reparameterization_type"], config["encoder_hidden_size"]) == (kind, 7)
+    theirs = tiny.outputs(opened_by_peft(tmp_path / "second"), tiny.batch("llama"))
+    torch.testing.assert_close(theirs, tiny.outputs(again, tiny.batch("llama")))
+
+
+def test_p_tuning_saves_without_dropout_where_peft_saves_with_it(tmp_path):
+    fields = {"num_virtual_tokens": 2, "encoder_reparameterization_type": "LSTM", "encoder_dropout": 0.5}
+    model = trained(PTuning(**fields)).train()
+    for folder in ("one", "two"):
+        peftlab.save(model, tmp_path / folder)
+    one, two = (load_file(tmp_path / f / checkpoint.WEIGHTS)["prompt_embeddings"] for f in ("one", "two"))
+    assert torch.equal(one, two) and model.peftlab.shared["default"].network.training
+    theirs = peft.get_peft_model(tiny.fresh("llama"), peft.PromptEncoderConfig(task_type="CAUSAL_LM", **fields)).train()
+    first, second = (theirs.get_prompt_embedding_to_save("default") for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_a_cpt_that_is_loaded_has_its_ball_around_what_was_loaded(tmp_path):
+    method = CPT(cpt_token_ids=[5, 9, 7], cpt_tokens_type_mask=[1, 2, 4])
+    peftlab.save(descend(trained(method), 3), tmp_path)
+    again = peftlab.load(tiny.fresh("llama"), tmp_path, trainable=True)
+    shared = again.peftlab.shared["default"]
+    held = load_file(tmp_path / checkpoint.WEIGHTS)["prompt_embeddings"]
+    descend(again, 3)
+    away = (shared.tensors()["prompt_embeddings"] - held).norm(dim=1)
+    radius = 0.1 * (48 / 2048) ** 0.5
+    assert (away[:2] <= radius * 1.0001).all() and (away[:2] > 0).all() and away[2] == 0  # the label stays
+
+
+# ---- multitask prompts from a source adapter ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path):
+    """The file of a multitask prompt that was trained on three tasks."""
+    method = MultitaskPromptTuning(num_virtual_tokens=3, num_tasks=3, num_ranks=2)
+    return str(peftlab.save(trained(method), tmp_path / "source") / checkpoint.WEIGHTS)
+
+
+SOURCE_STARTS = {
+    "mean": {"prompt_tuning_init": "AVERAGE_SOURCE_TASKS"},
+    "one-task": {"prompt_tuning_init": "EXACT_SOURCE_TASK", "prompt_tuning_init_task": 2},
+    "shared-only": {"prompt_tuning_init": "ONLY_SOURCE_SHARED"},
+}
+
+
+@pytest.mark.parametrize("start", SOURCE_STARTS.values(), ids=SOURCE_STARTS)
+def test_a_multitask_prompt_that_starts_from_a_source_equals_pefts(start, source, tmp_path):
+    fields = {"num_virtual_tokens": 3, "num_ranks": 2, "prompt_tuning_init_state_dict_path": source, **start}
+    ours = peftlab.attach(tiny.fresh("llama"), MultitaskPromptTuning(**fields))
+    theirs = peft.get_peft_model(
+        tiny.fresh("llama"), peft.MultitaskPromptTuningConfig(task_type="CAUSAL_LM", **fields)
+    )
+    mine, reference = parity.our_tensors(ours), parity.their_tensors(theirs)
+    same = {key for key in mine if torch.equal(mine[key], reference[key])}
+    assert same == ({"prompt_embeddings"} if "ONLY" in start["prompt_tuning_init"] else set(mine))
+    peftlab.save(ours, tmp_path / "new")
+    os.remove(source)  # loading does not ask for it
+    peftlab.load(tiny.fresh("llama"), tmp_path / "new")
+
+
+BAD_SOURCES = {
+    "other-rank": ({"num_ranks": 3}, ["prefix_task_cols", "(1, 3, 2)", "(1, 3, 3)"]),
+    "other-length": ({"num_virtual_tokens": 2}, ["prompt_embeddings", "(3, 48)", "(2, 48)"]),
+    "no-such-task": ({"prompt_tuning_init_task": 3}, ["tasks 0 to 2"]),
+    "no-such-file": ({"prompt_tuning_init_state_dict_path": "nowhere.safetensors"}, ["nowhere.safetensors"]),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), BAD_SOURCES.values(), ids=BAD_SOURCES)
+def test_a_source_that_does_not_fit(change, words, source, refused):
+    fields = {"num_virtual_tokens": 3, "num_ranks": 2, "prompt_tuning_init": "EXACT_SOURCE_TASK"}
+    method = MultitaskPromptTuning(**{**fields, "prompt_tuning_init_state_dict_path": source, **change})
+    model = tiny.fresh("llama")
+    with refused(model, *words):
+        peftlab.attach(model, method)
+
+
+def test_a_source_of_another_method(tmp_path, refused):
+    path = peftlab.save(trained(PromptTuning(num_virtual_tokens=2)), tmp_path) / checkpoint.WEIGHTS
+    fields = {"num_virtual_tokens": 2, "prompt_tuning_init_state_dict_path": str(path)}
+    model = tiny.fresh("llama")
+    with refused(model, "prefix_task_cols", "another method", error=ConfigError):
+        peftlab.attach(model, MultitaskPromptTuning(prompt_tuning_init="AVERAGE_SOURCE_TASKS", **fields))
+    peftlab.attach(model, MultitaskPromptTuning(prompt_tuning_init="ONLY_SOURCE_SHARED", **fields))
+
+
+# ---- a cartridge from a text ----------------------------------------------------------------------------------------
+
+
+def word_tokenizer():
+    words = {f"w{i}": i for i in range(tiny.VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0")
+
+
+CHAT = "{% for m in messages %}w90 {{ m['content'] }} w91{% endfor %}"
+
+
+@pytest.mark.parametrize("chat", [None, CHAT], ids=["plain", "chat-template"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("method", [Cartridge(num_virtual_tokens=3), PrefixTuning(num_virtual_tokens=3)])
+def test_keys_and_values_of_a_text_equal_pefts_and_the_text_typed(method, name, chat):
+    tokenizer, text = word_tokenizer(), "w7 w8 w9" if chat is None else "w7 w8 w9 w10"
+    tokenizer.chat_template = chat
+    base, question = tiny.fresh(name), tiny.tokens()
+    ours = peftlab.attach(tiny.fresh(name).train(), method)
+    theirs = parity.reference(base, ours.eval())
+    ours.train()
+    read = start_from_text(ours, tokenizer, text)
+    assert ours.training and not ours.peftlab.state.disabled
+    peft.initialize_kv_prefix_from_text(theirs.eval(), tokenizer, text=text)
+    table = ours.eval().peftlab.shared["default"].table()
+    torch.testing.assert_close(table, theirs.get_prompt_embedding_to_save("default"), atol=1e-6, rtol=1e-5)
+    typed = torch.cat([read.expand(3, -1), question], dim=1)
+    wanted = tiny.outputs(base, {"input_ids": typed})[:, 3:]
+    torch.testing.assert_close(tiny.outputs(ours, {"input_ids": question}), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_text_that_cannot_start_a_cartridge(refused):
+    model = peftlab.attach(tiny.fresh("llama"), Cartridge(num_virtual_tokens=3))
+    for adapter, method in {
+        "network": PrefixTuning(num_virtual_tokens=2, prefix_projection=True),
+        "lora": LoRA(r=2),
+    }.items():
+        peftlab.attach(model, method, name=adapter)
+        with refused(model, adapter, "no cartridge"):
+            start_from_text(model, word_tokenizer(), "w1 w2 w3", name=adapter)
+    with refused(model, "2 tokens", "3 positions", "longer text"):
+        start_from_text(model, word_tokenizer(), "w1 w2")
+    with refused(model, "2 tokens"):
+        start_from_text(model, word_tokenizer(), "w1 w2 w3", max_length=2)
+    with pytest.raises(PeftLabError, match="no cartridge"):
+        start_from_text(tiny.fresh("llama"), word_tokenizer(), "w1 w2 w3")
+
+
 # ---- prompts from words -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
 def test_a_prompt_that_starts_from_a_text_equals_pefts(n, tmp_path):
-    words = {f"w{i}": i for i in range(tiny.VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
     fields = {
         "num_virtual_tokens": n,
         "prompt_tuning_init": "TEXT",

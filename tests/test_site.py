@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import html
 import json
 import re
@@ -17,9 +18,10 @@ import yaml
 from peftlab.course import lessons as course
 from peftlab.course.exercise import Exercise, exercise
 from peftlab.course.lessons import Lesson
+from peftlab.course.site import atlas, check, lessons, links, pages
 from peftlab.course.site import build as site_build
-from peftlab.course.site import check, lessons, links, pages
 from peftlab.errors import PeftLabError
+from peftlab.methods.base import METHODS
 from peftlab.show import palette
 from peftlab.show.knobs import WITHOUT_KERNEL
 from peftlab.show.word_switch import ASLEEP
@@ -178,7 +180,9 @@ def test_a_lesson_without_exercises_gets_no_empty_section(notebook):
 
 
 def test_colab_has_to_wait_for_a_public_repository():
-    assert "once the course's repository is public" in lessons.actions(lesson("06"), places("https://github.com/OWNER/c"))
+    assert "once the course's repository is public" in lessons.actions(
+        lesson("06"), places("https://github.com/OWNER/c")
+    )
     assert "is public" not in lessons.actions(lesson("06"), places())
 
 
@@ -247,7 +251,24 @@ def test_the_table_of_contents_has_its_parts_in_order():
     assert files["Start"] == ["lessons", "overview"]
     assert files["Bridges"] == ["notebooks/B1_name"]
     assert files["Lessons"] == ["notebooks/00_name", "notebooks/06_name", "notebooks/06x_name"]
-    assert files["Reference"] == ["glossary", "about", "zebra", "results", "builds"]
+    assert files["Reference"] == ["atlas", "glossary", "about", "zebra", "results", "builds"]
+
+
+def test_the_atlas_tells_every_method_and_links_to_each():
+    text = atlas.page(ROOT)
+    for method in METHODS:
+        assert f"[{method.__name__}](#{atlas.anchor(method)})" in text and f"({atlas.anchor(method)})=\n" in text
+        assert atlas.code(method.card.parameters) in text and method.card.title in text
+        for fact in (method.card.use_when, method.card.avoid_when, method.card.unknown):
+            assert fact and f"\n: {lessons.plain(fact)}\n" in text
+    assert text.count("\n### ") == len(METHODS)
+
+
+def test_a_card_in_the_atlas_is_text_and_not_markup(monkeypatch):
+    traps = ("W_up * 2 < `a_b`", "an odd ` one")
+    monkeypatch.setattr(METHODS[0], "card", dataclasses.replace(METHODS[0].card, traps=traps))
+    shown = atlas.entry(METHODS[0], ROOT)
+    assert "W\\_up * 2 \\< `a_b`" in shown.replace("\\*", "*") and "an odd ' one" in shown
 
 
 def test_a_site_needs_a_first_page():
@@ -436,7 +457,7 @@ def test_the_bibliography_links_each_paper_once(site):
 
 
 def test_the_search_index_knows_lora(site):
-    assert re.search(r'\blora\b', (site / "searchindex.js").read_text(encoding="utf-8"))
+    assert re.search(r"\blora\b", (site / "searchindex.js").read_text(encoding="utf-8"))
 
 
 # ---- when it fails ------------------------------------------------------------------------------------------------

@@ -15,7 +15,17 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from peftlab.methods import METHODS, LoRA, Method, PrefixTuning
+from peftlab.methods import (
+    METHODS,
+    Compacter,
+    Houlsby,
+    LoRA,
+    Method,
+    ParallelAdapter,
+    Pfeiffer,
+    PrefixTuning,
+    PTuning,
+)
 
 VOCABULARY, WIDTH, INNER = 97, 48, 80
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -136,8 +146,14 @@ def loss(model: nn.Module, inputs: dict[str, Tensor] | Tensor) -> Tensor:
 # ---- methods --------------------------------------------------------------------------------------------------------
 
 # Small values for any method that has these fields, so that a new method is tested without a word here.
-SMALL = {"r": 3, "num_virtual_tokens": 3, "rank": 3}
-INSTEAD = {"OFT": {"oft_block_size": 4}}  # methods whose fields contradict the ones above
+SMALL = {"r": 3, "num_virtual_tokens": 3, "rank": 3, "adapter_len": 3, "adapter_layers": 2}
+PHM = {"reduction_factor": 6, "phm_dim": 4}
+INSTEAD = {  # methods whose fields contradict the ones above, or say more
+    "OFT": {"oft_block_size": 4},
+    "Compacter": PHM,
+    "CompacterPlusPlus": PHM,
+    "CPT": {"cpt_token_ids": [5, 9, 7], "cpt_tokens_type_mask": [1, 2, 4], "opt_projection_epsilon": 2.0},
+}
 TARGETS = {"conv": ["wide", "narrow", "head"]}
 NORMS = {"bert": ["LayerNorm"], "conv": ["norm"]}
 
@@ -158,8 +174,33 @@ def every_method() -> dict[str, Method]:
         "LoRA-biases": LoRA(r=3, lora_alpha=5, bias="all", target_modules="all-linear"),
         "LoRA-kept": LoRA(r=3, lora_alpha=5, modules_to_save=["lm_head"]),
         "LoRA-embedding": LoRA(r=3, lora_alpha=5, target_modules=["embed_tokens", "q_proj"]),
+        "PTuning-LSTM": PTuning(
+            num_virtual_tokens=3, encoder_reparameterization_type="LSTM", encoder_hidden_size=5, encoder_num_layers=1
+        ),
+        "Houlsby-linear": Houlsby(reduction_factor=7, non_linearity="linear", scaling="channel"),
+        "Pfeiffer-before-norm": Pfeiffer(original_ln_before=False, leave_out=[0], dropout=0.2),
+        "ParallelAdapter-linear": ParallelAdapter(non_linearity="linear", target_modules=["q_proj", "down_proj"]),
+        "Compacter-own-rules": Compacter(reduction_factor=4, phm_dim=3, phm_rank=2, shared_phm_rule=False),
         "PrefixTuning-network": PrefixTuning(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=11),
     }
+
+
+def tasks(method: Method, rows: int = 3) -> dict[str, Tensor]:
+    """The task_ids of a call, for methods that ask which task a row belongs to."""
+    return {"task_ids": torch.arange(rows) % method.num_tasks} if hasattr(method, "num_tasks") else {}
+
+
+def merges(method: Method) -> bool:
+    """True if this method, with these fields, can be merged into plain layers."""
+    linear_only = isinstance(method, Houlsby | ParallelAdapter) and method.non_linearity == "linear"
+    return method.card.mergeable or linear_only
+
+
+def starts_near(method: Method) -> float:
+    """How far from the base a fresh adapter may begin: bottlenecks with small random numbers are only near it."""
+    if getattr(method, "init_weights", None) in ("bert", "houlsby"):
+        return 0.05
+    return 1e-3 if getattr(method, "shared_phm_rule", True) is False else 2e-5  # its own A_i start larger
 
 
 def randomise(model: nn.Module, size: float = 0.1, seed: int = 2) -> nn.Module:

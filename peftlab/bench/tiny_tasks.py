@@ -12,6 +12,7 @@ sampling, and chance is 1 in 12.
 from __future__ import annotations
 
 import copy
+import hashlib
 import sys
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ import peftlab
 from peftlab.bench.results import Results
 from peftlab.methods import LoRA
 from peftlab.tasks import datasets, metrics, models
+from peftlab.tasks.data_files import data_folder
 from peftlab.tasks.datasets import Completions, about_prompt
 from peftlab.tasks.generation import complete
 from peftlab.tasks.training import train
@@ -47,6 +49,7 @@ def run(results: Results) -> None:
     results.settings(
         **SETTINGS, model="tiny", r=METHOD.r, lora_alpha=METHOD.lora_alpha, target_modules=METHOD.target_modules,
         seeds=list(SEEDS), candidates=CANDIDATES, max_length=MAX_LENGTH, written=WRITTEN, classified=CLASSIFIED,
+        verse_pairs_sha256=hashlib.sha256((data_folder() / "verse_pairs.csv").read_bytes()).hexdigest(),
     )  # fmt: skip
     for task in MAX_LENGTH:
         one_task(results, base, tokenizer, task)

@@ -55,6 +55,8 @@ class Adapter(nn.Module):
     """One adapter at one site. Subclasses write the formula in `forward`."""
 
     mergeable: ClassVar[bool] = True
+    acts_on_output: ClassVar[bool] = False  # True: forward is `after(inner(...))`; a mixed batch then calls inner once
+    dropped: bool = False  # True: passed by, as if this layer had no adapter (AdapterDrop)
 
     def __init__(self, site: Site) -> None:
         super().__init__()
@@ -178,6 +180,7 @@ class Shared(nn.Module):
     """Tensors that belong to the whole adapter: VeRA's bases, prompts, prefixes. May act on inputs and attention."""
 
     has_seat: ClassVar[bool] = False  # True: acts on the model's inputs or attention, so it cannot be merged
+    takes_task_ids: ClassVar[bool] = False  # True: on_inputs finds the call's task_ids among the arguments, if given
     on_attention: Any = None  # def on_attention(self, layer, module, q, k, v, mask) -> (q, k, v, mask)
 
     def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -193,23 +196,35 @@ class Shared(nn.Module):
         own = self.state_dict()
         return {in_file: own[name] for name, in_file in self.file_names().items()}
 
+    @torch.no_grad()
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the own tensors to what `tensors` (as above) holds; names and shapes have been checked."""
+        own = self.state_dict()
+        for name, in_file in self.file_names().items():
+            own[name].copy_(tensors[in_file])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Hyperparameters of a method. Field names, defaults and meaning are peft's own."""
+    """Hyperparameters of a method. Field names, defaults and meaning are peft's own.
+
+    A method that peft lacks has a `peftlab_type` in the place of a `peft_type`; its file opens here only.
+    """
 
     task_type: str | None = None
     modules_to_save: list[str] | None = None
     bookkeeping: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    peft_type: ClassVar[str]
+    peft_type: ClassVar[str | None] = None
+    peftlab_type: ClassVar[str | None] = None
     file_prefix: ClassVar[str] = "base_model.model."  # before every site in the file; prompts have a shorter one
     card: ClassVar[Card]
     default_targets: ClassVar[Mapping[str, Any]] = LORA_DEFAULTS
+    mixable: ClassVar[bool] = True  # False: rows of one batch cannot each have their own adapter of this kind
     # Fields of peft's config that are kept as found, but mean nothing here.
     BOOKKEEPING: ClassVar[frozenset[str]] = frozenset(
         "auto_mapping base_model_name_or_path fan_in_fan_out inference_mode megatron_config megatron_core "
-        "peft_type peft_version revision".split()
+        "peft_type peft_version peftlab_type revision".split()
     )
     # Fields that peft has and this course refuses, with the values that change nothing.
     NEUTRAL: ClassVar[Mapping[str, Any]] = {"bias": "none"}
@@ -273,10 +288,11 @@ class Method:
         raise ConfigError(f"{type(self).__name__} cannot be written as a plain LoRA")
 
     def to_config(self) -> dict[str, Any]:
-        """The fields of an adapter_config.json that peft opens."""
+        """The fields of an adapter_config.json, which peft opens if it has the method."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bookkeeping"}
         own = {name: sorted(v) if isinstance(v, set) else v for name, v in own.items()}
-        return {**self.bookkeeping, **own, "peft_type": self.peft_type, "inference_mode": True}
+        kind = {"peft_type": self.peft_type} if self.peft_type else {"peftlab_type": self.peftlab_type}
+        return {**self.bookkeeping, **own, **kind, "inference_mode": True}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Method:
@@ -291,9 +307,10 @@ class Method:
             elif name in cls.BOOKKEEPING:
                 kept[name] = value
             elif value and value != neutral.get(name):
+                elsewhere = "peft.PeftModel.from_pretrained" if cls.peft_type else "the peftlab that wrote it"
                 raise ConfigError(
                     f"{cls.__name__} here does not support {name}={value!r}, which this adapter was made with; "
-                    "open it with peft.PeftModel.from_pretrained instead"
+                    f"open it with {elsewhere} instead"
                 )
         return cls(**kwargs, bookkeeping=kept)
 

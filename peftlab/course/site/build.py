@@ -15,7 +15,7 @@ import nbformat
 import yaml
 
 from peftlab.course import lessons as course
-from peftlab.course.site import check, lessons, pages
+from peftlab.course.site import atlas, check, lessons, pages
 from peftlab.course.site.links import Map, rewrite
 from peftlab.errors import PeftLabError
 from peftlab.files import write_whole
@@ -99,6 +99,7 @@ def made_pages(built: list, planned: list, results: dict) -> dict[str, str]:
     made = {
         "lessons.md": pages.lessons_page(built, planned),
         "builds.md": pages.builds_page(built, course.build_record()),
+        "atlas.md": atlas.page(ROOT),
     }
     if results:
         made["results.md"] = pages.results_page(results, BENCH)

@@ -41,7 +41,12 @@ def toc(lessons: Sequence[Lesson], pages: Sequence[str], results: Sequence[str])
         *({"caption": caption, "chapters": found} for caption, found in of_kind.items() if found),
         {
             "caption": "Reference",
-            "chapters": [*({"file": name} for name in reference), *([stored] if results else []), {"file": "builds"}],
+            "chapters": [
+                {"file": "atlas"},
+                *({"file": name} for name in reference),
+                *([stored] if results else []),
+                {"file": "builds"},
+            ],
         },
     ]
     return yaml.safe_dump({"format": "jb-book", "root": "intro", "parts": parts}, sort_keys=False)

@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftlab import hosts
@@ -26,10 +27,10 @@ class Prefix(Shared):
 
     has_seat = True
 
-    def __init__(self, table: nn.Parameter | nn.Module, shape: tuple[int, int, int]) -> None:
+    def __init__(self, table: nn.Parameter | PrefixNetwork, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.layers, self.heads, self.d_h = shape
-        self.now = Uncopied()  # the table of this call, for all layers, and for the backward pass of checkpointing
+        self.now = Uncopied()  # layer -> its part of the table, in this call and in checkpointing's backward pass
         if isinstance(table, nn.Parameter):
             self.prompt_embeddings = table
         else:
@@ -41,25 +42,33 @@ class Prefix(Shared):
     def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Positions count from n: the prefix takes the first n."""
         _, tokens = hosts.batch_and_length(kwargs)
-        table = self.table()
-        self.now.value = table.view(len(table), self.layers, 2, self.heads, self.d_h)
-        n = len(table)
+        if hasattr(self, "network") and torch.is_grad_enabled():
+            # Run again for every layer, because checkpointing in its reentrant form frees the graph layer by layer.
+            n, self.now.value = self.network.embedding.num_embeddings, self.network.of_layer
+        else:
+            table = self.table()
+            n, self.now.value = len(table), table.view(len(table), self.layers, -1).unbind(1).__getitem__
         given = kwargs.get("position_ids")
         if given is None:
             device = next(v.device for v in kwargs.values() if isinstance(v, Tensor))
             given = torch.arange(tokens, device=device)[None] + hosts.past_length(kwargs)
         return {**kwargs, "position_ids": given + n}
 
+    def of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """P_K and P_V of one layer in this call, each (kv_heads, n, d_h)."""
+        if self.now.value is None:
+            raise PeftLabError("a prefix enters when the whole model is called: call the model that it is attached to")
+        P_K, P_V = self.now.value(layer).view(-1, 2, self.heads, self.d_h).permute(1, 2, 0, 3)
+        return P_K, P_V
+
     def on_attention(
         self, layer: int, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """q (batch, heads, T, d_h), k and v (batch, kv_heads, T_all, d_h)."""
-        if self.now.value is None:
-            raise PeftLabError("a prefix enters when the whole model is called: call the model that it is attached to")
-        P_K, P_V = self.now.value[:, layer].permute(1, 2, 0, 3).to(k.dtype)  # each (kv_heads, n, d_h)
-        n, keys = P_K.shape[1], k.shape[2]
-        k = torch.cat([P_K.expand(len(k), -1, -1, -1), k], dim=2)  # [P_K; K]
-        v = torch.cat([P_V.expand(len(v), -1, -1, -1), v], dim=2)  # [P_V; V]
+        P_K, P_V = (part.to(k.dtype).expand(len(k), -1, -1, -1) for part in self.of_layer(layer))
+        n, keys = P_K.shape[2], k.shape[2]
+        k = torch.cat([P_K, k], dim=2)  # [P_K; K]
+        v = torch.cat([P_V, v], dim=2)  # [P_V; V]
         return q, k, v, hosts.widen_mask(module, mask, q, keys, n)
 
     def file_names(self) -> dict[str, str]:
@@ -72,17 +81,47 @@ class Prefix(Shared):
 class PrefixNetwork(nn.Module):
     """The reparameterisation of section 4.3: an embedding and a two-layer network that make the table."""
 
-    def __init__(self, n: int, d: int, hidden: int, width: int) -> None:
+    def __init__(self, n: int, d: int, hidden: int, width: int, layers: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n, d)
         self.transform = nn.Sequential(nn.Linear(d, hidden), nn.Tanh(), nn.Linear(hidden, width))
+        self.layers = layers
 
     def forward(self) -> Tensor:
         return self.transform(self.embedding.weight)
 
+    def of_layer(self, layer: int) -> Tensor:
+        """One layer's part of the table, (n, width / layers), without the rest."""
+        last = self.transform[-1]
+        W, b = last.weight.chunk(self.layers)[layer], last.bias.chunk(self.layers)[layer]
+        return F.linear(self.transform[:-1](self.embedding.weight), W, b)
+
+
+class PrefixMethod(Method):
+    """What all methods share whose keys and values stand before those of the input."""
+
+    file_prefix = "base_model."
+    BOOKKEEPING: ClassVar[frozenset[str]] = Method.BOOKKEEPING | frozenset(
+        ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
+    )
+
+    def prepare(self, model: nn.Module) -> Method:
+        method = super().prepare(model)
+        layers, heads, d_h = hosts.key_value_shape(model)
+        shape = {"token_dim": heads * d_h, "num_layers": layers, "num_attention_heads": heads}
+        bookkeeping = {**method.bookkeeping, **shape, "num_transformer_submodules": 1}
+        task = method.task_type or ("CAUSAL_LM" if hasattr(type(model), "generate") else "FEATURE_EXTRACTION")
+        return dataclasses.replace(method, task_type=task, bookkeeping=bookkeeping)
+
+    def sites(self, model: nn.Module) -> list[Site]:
+        return []
+
+    def build(self, site: Site, shared: Shared | None) -> Adapter:
+        raise ConfigError("a prefix acts through the attention; it has no adapters inside the model")
+
 
 @method
-class PrefixTuning(Method):
+class PrefixTuning(PrefixMethod):
     """Prefix tuning. `peft.PrefixTuningConfig`'s fields, defaults and semantics."""
 
     num_virtual_tokens: int
@@ -91,10 +130,6 @@ class PrefixTuning(Method):
     init_weights: str | None = None  # None, or 'zero'
 
     peft_type = "PREFIX_TUNING"
-    file_prefix = "base_model."
-    BOOKKEEPING: ClassVar[frozenset[str]] = Method.BOOKKEEPING | frozenset(
-        ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
-    )
     card = Card(
         title="Prefix-Tuning: Optimizing Continuous Prompts for Generation",
         year=2021,
@@ -110,7 +145,6 @@ class PrefixTuning(Method):
         traps=(
             "The default random start disturbs the model at once: measure before the first step.",
             "With prefix_projection the file holds the table only, not the network that made it.",
-            "With prefix_projection, checkpointing needs use_reentrant=False (transformers' default), or torch fails.",
         ),
         use_when="generation tasks with little data, one frozen model for many tasks",
         avoid_when="the result must merge, or sequences are short and latency counts",
@@ -131,33 +165,21 @@ class PrefixTuning(Method):
 
     def prepare(self, model: nn.Module) -> Method:
         method = super().prepare(model)
-        layers, heads, d_h = hosts.key_value_shape(model)
-        shape = {"token_dim": heads * d_h, "num_layers": layers, "num_attention_heads": heads}
-        task = method.task_type or ("CAUSAL_LM" if hasattr(type(model), "generate") else "FEATURE_EXTRACTION")
         return dataclasses.replace(
-            method,
-            task_type=task,
-            encoder_hidden_size=method.encoder_hidden_size or heads * d_h,
-            bookkeeping={**method.bookkeeping, **shape, "num_transformer_submodules": 1},
+            method, encoder_hidden_size=method.encoder_hidden_size or method.bookkeeping["token_dim"]
         )
-
-    def sites(self, model: nn.Module) -> list[Site]:
-        return []
 
     def shared(self, model: nn.Module, sites: list[Site]) -> Prefix:
         shape = hosts.key_value_shape(model)
         n, d, width = self.num_virtual_tokens, shape[1] * shape[2], 2 * shape[0] * shape[1] * shape[2]
         if self.prefix_projection:
-            network = PrefixNetwork(n, d, self.encoder_hidden_size or d, width)
+            network = PrefixNetwork(n, d, self.encoder_hidden_size or d, width, shape[0])
             if self.init_weights == "zero":
                 nn.init.zeros_(network.transform[-1].weight)
                 nn.init.zeros_(network.transform[-1].bias)
             return Prefix(network, shape)
         start = torch.zeros(n, width) if self.init_weights == "zero" else torch.randn(n, width)
         return Prefix(nn.Parameter(start), shape)
-
-    def build(self, site: Site, shared: Shared | None) -> Adapter:
-        raise ConfigError("prefix tuning acts through the attention; it has no adapters inside the model")
 
     def shared_parameters(self, model: nn.Module) -> int:
         layers, heads, d_h = hosts.key_value_shape(model)

@@ -26,23 +26,28 @@ class Prompt(Shared):
 
     def __init__(self, P: Tensor, model: nn.Module) -> None:
         super().__init__()
+        self.n = len(P)
         self.prompt_embeddings = nn.Parameter(P)
         self.__dict__["model"] = model  # asked for its word embeddings, which may get adapters of their own
 
     def file_names(self) -> dict[str, str]:
         return {"prompt_embeddings": "prompt_embeddings"}
 
+    def vectors(self, batch: int) -> Tensor:
+        """P for every row of the batch: (batch, n, d)."""
+        return self.prompt_embeddings.expand(batch, -1, -1)
+
     def on_inputs(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        hosts.check_cache_grows(kwargs)
         batch, T = hosts.batch_and_length(kwargs)
-        n = len(self.prompt_embeddings)
+        n = self.n
         kwargs = dict(kwargs)
         first = hosts.past_length(kwargs) == 0  # while generating, later steps find P in the cache
         if first:
             X = kwargs.pop("inputs_embeds", None)
             ids = kwargs.pop("input_ids", None)
             X = hosts.word_embeddings(self.model)(ids) if X is None else X
-            P = self.prompt_embeddings.expand(batch, -1, -1)
-            kwargs["inputs_embeds"] = torch.cat([P.to(X.dtype), X], dim=1)  # [P; X]
+            kwargs["inputs_embeds"] = torch.cat([self.vectors(batch).to(X.dtype), X], dim=1)  # [P; X]
         widen(kwargs, "attention_mask", batch, n, 1)
         if first:
             labels = kwargs.get("labels")
@@ -66,8 +71,36 @@ def widen(kwargs: dict[str, Any], name: str, batch: int, n: int, value: int) -> 
     kwargs[name] = torch.cat([given.new_full((batch, n), value), given], dim=1)
 
 
+class PromptMethod(Method):
+    """What all methods share whose vectors stand before the input."""
+
+    file_prefix = "base_model."
+    BOOKKEEPING: ClassVar[frozenset[str]] = Method.BOOKKEEPING | frozenset(
+        ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
+    )
+
+    def prepare(self, model: nn.Module) -> Method:
+        method = super().prepare(model)
+        d = hosts.word_embeddings(model).embedding_dim
+        config = model.config.get_text_config()
+        shape = {
+            "token_dim": d,
+            "num_layers": config.num_hidden_layers,
+            "num_attention_heads": config.num_attention_heads,
+            "num_transformer_submodules": 1,
+        }
+        task = method.task_type or ("CAUSAL_LM" if hasattr(type(model), "generate") else "FEATURE_EXTRACTION")
+        return dataclasses.replace(method, task_type=task, bookkeeping={**method.bookkeeping, **shape})
+
+    def sites(self, model: nn.Module) -> list[Site]:
+        return []
+
+    def build(self, site: Site, shared: Shared | None) -> Adapter:
+        raise ConfigError("a prompt acts on the inputs; it has no adapters inside the model")
+
+
 @method
-class PromptTuning(Method):
+class PromptTuning(PromptMethod):
     """Prompt tuning. `peft.PromptTuningConfig`'s fields, defaults and semantics."""
 
     num_virtual_tokens: int
@@ -77,10 +110,7 @@ class PromptTuning(Method):
     tokenizer_kwargs: dict[str, Any] | None = None
 
     peft_type = "PROMPT_TUNING"
-    file_prefix = "base_model."
-    BOOKKEEPING: ClassVar[frozenset[str]] = Method.BOOKKEEPING | frozenset(
-        ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
-    )
+    STARTS: ClassVar[tuple[str, ...]] = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
     card = Card(
         title="The Power of Scale for Parameter-Efficient Prompt Tuning",
         year=2021,
@@ -105,8 +135,8 @@ class PromptTuning(Method):
 
     def __post_init__(self) -> None:
         require_positive(self, "num_virtual_tokens")
-        if self.prompt_tuning_init not in ("RANDOM", "SAMPLE_VOCAB", "TEXT"):
-            raise ConfigError(f"prompt_tuning_init={self.prompt_tuning_init!r}: choose RANDOM, SAMPLE_VOCAB or TEXT")
+        if self.prompt_tuning_init not in self.STARTS:
+            raise ConfigError(f"prompt_tuning_init={self.prompt_tuning_init!r}: choose {', '.join(self.STARTS)}")
         if self.prompt_tuning_init == "TEXT" and not (self.prompt_tuning_init_text and self.tokenizer_name_or_path):
             raise ConfigError("prompt_tuning_init='TEXT' needs prompt_tuning_init_text and tokenizer_name_or_path")
 
@@ -114,33 +144,17 @@ class PromptTuning(Method):
         """The start does not matter, and its tokenizer may be gone."""
         return dataclasses.replace(self, prompt_tuning_init="RANDOM")
 
-    def prepare(self, model: nn.Module) -> Method:
-        method = super().prepare(model)
-        d = hosts.word_embeddings(model).embedding_dim
-        config = model.config.get_text_config()
-        shape = {
-            "token_dim": d,
-            "num_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "num_transformer_submodules": 1,
-        }
-        task = method.task_type or ("CAUSAL_LM" if hasattr(type(model), "generate") else "FEATURE_EXTRACTION")
-        return dataclasses.replace(method, task_type=task, bookkeeping={**method.bookkeeping, **shape})
-
-    def sites(self, model: nn.Module) -> list[Site]:
-        return []
-
     def shared(self, model: nn.Module, sites: list[Site]) -> Prompt:
         return Prompt(self.first_prompt(hosts.word_embeddings(model)), model)
 
     def first_prompt(self, embed: nn.Module) -> Tensor:
-        """P before training: random, rows of the vocabulary, or the embedding of a text."""
+        """P before training: random, rows of the vocabulary, or the embedding of a text; (n, d)."""
         n = self.num_virtual_tokens
         P = torch.randn(n, embed.embedding_dim)
-        if self.prompt_tuning_init == "RANDOM":
-            return P
         if self.prompt_tuning_init == "SAMPLE_VOCAB":
             ids = torch.randint(0, embed.num_embeddings, (n,))
+        elif self.prompt_tuning_init != "TEXT":
+            return P
         else:
             from transformers import AutoTokenizer
 
@@ -151,9 +165,6 @@ class PromptTuning(Method):
                 raise ConfigError("prompt_tuning_init_text has no tokens")
             ids = torch.tensor((text * (n // len(text) + 1))[:n])
         return embed(ids.to(embed.weight.device)).detach().clone().float()
-
-    def build(self, site: Site, shared: Shared | None) -> Adapter:
-        raise ConfigError("prompt tuning acts on the inputs; it has no adapters inside the model")
 
     def shared_parameters(self, model: nn.Module) -> int:
         return self.num_virtual_tokens * hosts.word_embeddings(model).embedding_dim
