@@ -22,7 +22,7 @@
 # 2. break it with a wrong position, and mend it,
 # 3. build *prompt tuning* from raw tensors, and see both methods equal Hugging Face `peft`,
 # 4. put typed prompts, trained prompts and LoRA on one leaderboard, with a prompt of your own,
-# 5. find out why soft prompts have the fame of learning slowly.
+# 5. find out why soft prompts have a reputation for learning slowly.
 
 # %%
 import inspect
@@ -164,7 +164,7 @@ drag("positions from", [0, 16, 32, 48, 60, 66, 67, 68, 80, 150, 300], loss_from,
 assert loss_at[67] < no_prompt - 0.4 < no_prompt < loss_at[0] - 0.4 and abs(loss_at[300] - loss_at[67]) < 0.3
 
 # %% [markdown]
-# From 67 the examples help. From 0 the loss is *worse than with no prompt at all*: the question stands in the middle of its own examples, before most of them. Go on past 67: even 300 does little harm here. So it is the collision that hurts, not a want of precision. (A second trap: the two line breaks at the end of `examples` are one token alone, and two before a word. `front_ids` splits them as they stand in the whole text.)
+# From 67 the examples help. From 0 the loss is *worse than with no prompt at all*: the question stands on top of its own examples, and before most of them. Go on past 67: even 300 does little harm here. So it is the collision that hurts, not a want of precision. (A second trap: the two line breaks at the end of `examples` are one token alone, and two before a word. `front_ids` splits them as they stand in the whole text.)
 #
 # ## From capturing to training
 #
@@ -239,7 +239,7 @@ _ = prompt_figures.leaderboard(stored, tasks)
 #
 # ## Your own prompt
 #
-# Now you. The course keeps a prompt and a prefix of 20 virtual tokens and lesson 07's LoRA, all three trained alike, for 200 steps of 8 words on a CPU. We test them on 40 words, and your prompt on the same 40.
+# Now you. The course keeps a prompt and a prefix of 20 virtual tokens and lesson 07's LoRA, all three trained for 200 steps of 8 words on a CPU, each at a learning rate chosen before. We test them on 40 words, and your prompt on the same 40.
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.show.prompt_bench import PromptBench
@@ -285,7 +285,7 @@ for name in (*ways, "yours"):
 # %% [markdown]
 # ## Do they learn slowly?
 #
-# Soft prompts have that fame, on small models most of all. Lester et al. (2021) see prompt tuning catch up with full training only at billions of parameters. On `peft`'s own example, a user reports the same accuracy after every epoch ([peft #2642](https://github.com/huggingface/peft/issues/2642)). On the leaderboard above, a prompt on a model of 135 million came close to LoRA in the same number of steps. Who is right?
+# Soft prompts have that reputation, on small models most of all. Lester et al. (2021) see prompt tuning catch up with full training only at billions of parameters. On `peft`'s own example, a user reports the same accuracy after every epoch ([peft #2642](https://github.com/huggingface/peft/issues/2642)). On the leaderboard above, a prompt on a model of 135 million came close to LoRA in the same number of steps. Who is right?
 #
 # Start a prompt as `peft` does by default: 20 vectors of random numbers from $\mathcal N(0, 1)$. Train it once with LoRA's learning rate and once with a larger one, and LoRA beside them. We use the course's tiny model of 7 million parameters, 40 steps of 8 words. Guess the order first.
 
@@ -309,9 +309,9 @@ lora, slow, fast = (run.evaluations[-1][2] for run in runs.values())
 assert lora + 0.2 < fast < slow - 0.2, "the order we saw: LoRA, then the large rate, then LoRA's rate"
 
 # %% [markdown]
-# Same prompt, same steps, another learning rate. With AdamW, an entry moves by about the learning rate in a step. Forty steps of 0.004, falling to zero, move it by at most 0.08. It started at random with a size of about 1: **this prompt can hardly leave the random place where it was put.** No error comes, and the loss falls a little. That is one way to get the fame of learning slowly. (LoRA's $B$ starts at zero, where small steps are large.)
+# Same prompt, same steps, another learning rate. With AdamW, an entry moves by about the learning rate in a step. Forty steps of 0.004, falling to zero, move it by at most 0.08. It started at random with a size of about 1: **this prompt can hardly leave the random place where it was put.** No error comes, and the loss falls a little. That is one way to get a reputation for learning slowly. (LoRA's $B$ starts at zero, where small steps are large.)
 #
-# But LoRA is still well ahead, so on this tiny model the fame is partly earned. On SmolLM2, nearly twenty times as large, the gap was a tenth of a nat. Steps and batches differ as well, so that is a hint and no proof, in the direction that Lester et al. report: the larger the model, the better prompts do.
+# But LoRA is still well ahead, so on this tiny model the reputation is partly earned. On SmolLM2, nearly twenty times as large, the gap was a tenth of a nat. Steps and batches differ as well, so that is a hint and no proof, in the direction that Lester et al. report: the larger the model, the better prompts do.
 #
 # Now SmolLM2's stored sweep, for starts of four kinds each.
 
@@ -319,7 +319,7 @@ assert lora + 0.2 < fast < slow - 0.2, "the order we saw: LoRA, then the large r
 _ = prompt_figures.rates(stored)
 
 # %% [markdown]
-# (Open triangles lie above the scale.) **Left.** Prompts are good-natured once the rate is large enough: from 0.01 to 0.3, all runs lie within 0.08 nats. With its best rate, every start comes to a test loss between 2.92 and 2.96. The random start wanted 0.3, LoRA in the same setting 0.008.
+# (Open triangles lie above the scale.) **Left.** Prompts are good-natured once the rate is large enough: from 0.01 to 0.3, all runs lie within 0.08 nats. (The start from $\mathcal N(0, 1)$ was tried from 0.1 on only.) With its best rate, every start comes to a test loss between 2.92 and 2.96. The random start wanted 0.3, LoRA in the same setting 0.008.
 #
 # **Right.** For a prefix the start decides. From `peft`'s random start the loss *before* training is 15.46, three times that of no prompt, and one rate of three recovers, to a test loss of 3.10. From a text's keys and values it begins at 4.52 and ends at 2.82. Li and Liang (2021) train through a network (`prefix_projection`) because training the table itself was unstable for them: here that gives 2.87, with 2.26 million numbers in training, of which only the table that comes out is kept. And at the next higher rate it breaks.
 #
@@ -339,7 +339,7 @@ for name, (keys, values) in sizes_seen.items():
 #
 # The kept prompt started from the first 20 tokens of our examples. Which words are its vectors nearest to, after training? For comparison: how near is a *random* direction to its nearest word?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 unit = torch.nn.functional.normalize
 E = unit(model.get_input_embeddings().weight.detach(), dim=1)  # (49,152 words, 576)
 P = model.peftlab.shared["define_prompt"].prompt_embeddings.detach()  # (20, 576)
@@ -397,13 +397,13 @@ for name, found in seconds.items():
 # | CPT (Blau et al., 2024) | the embeddings of worked examples, within small bounds | a handful of examples |
 # | Cartridges (Eyuboglu et al., 2025) | a prefix that replaces a long text | the same document in many requests |
 #
-# The deep dive [04x](04x_prefix_as_adapter.ipynb) shows which adapter hides in a prefix, and that every prefix has a gate already.
+# All five are in `peftlab.methods` (`PTuning`, `MultitaskPromptTuning`, `LlamaAdapter`, `CPT`, `Cartridge`), each compared with `peft`'s. The deep dive [04x](04x_prefix_as_adapter.ipynb) shows which adapter hides in a prefix, and that every prefix has a gate already.
 #
 # ## When to use soft prompts
 #
 # **Use one when** one frozen model serves many tasks in one batch, and each should be a file of kilobytes. Use a prefix when you have a good text to start from.
 #
-# **Avoid it when** the context is tight, when the result must merge, or when you cannot afford to search the learning rate and the start: LoRA forgives more.
+# **Avoid it when** the context is tight, when the result must merge, or when you cannot afford to search the learning rate and the start.
 #
 # **Unknown:** how many virtual tokens a task needs, and, here, what more seeds and more steps would show.
 #

@@ -167,7 +167,7 @@ for t in (3, 11):
 # | acts on | the layer's whole output, width $d$ | each head apart; here three heads share $P_K$ and $P_V$ |
 # | width | $r$ | $n$ |
 #
-# The gate explains two things of lesson 04. A prefix of random size is not a small disturbance but a replacement: where its scores are large, $\lambda$ is near 1 and what the model would have computed is gone. And a prefix of zeros is not *nothing*: every key of zeros has the weight $e^0 = 1$, takes its share, and gives nothing back.
+# The gate explains two things of lesson 04. A prefix of random size is not a small disturbance but a replacement: where its scores are large, $\lambda$ is near 1 and what the model would have computed is gone. And a prefix of zeros is not *nothing*: every key of zeros has the weight $e^0 = 1$, takes its share, and gives nothing back. In the stored sweep, before any training, the loss is 4.94 with no prefix, 6.17 with a prefix of 20 zeros, and 15.46 with a random one.
 #
 # It also shows what to change. Fix the gate, use ReLU, and let it act on the whole output: that is the parallel adapter. He et al. mix such choices, and find that *where* and *how* a change is added matters more than what it is called.
 
