@@ -17,7 +17,7 @@ from peftlab.errors import PeftLabError
 from peftlab.methods import LoRA, PromptTuning
 from peftlab.show import prompt_figures
 from peftlab.show.prompt_bench import PromptBench
-from peftlab.tasks import models
+from peftlab.tasks import datasets, metrics, models
 from peftlab.tasks.prompts import front_ids
 
 HEAD = "Word: moon\nDefinition: a body that goes round a planet\n\n"
@@ -142,3 +142,13 @@ def test_the_bench_sorts_and_survives_a_refused_text():
     bench.text.value = "x" * 10_000
     bench.run()
     assert "at most" in bench.says.value
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("define_prompt", 20 * 576), ("define_prefix", 20 * 30 * 2 * 192)])
+def test_a_kept_adapter_opens_and_helps(name, numbers):
+    model, tokenizer = models.load("smollm2")
+    rows = datasets.load("define_word").definitions("test")[:6]
+    alone = metrics.evaluate(model, tokenizer, rows, max_length=48).loss
+    peftlab.load(model, datasets.data_folder() / "adapters" / name, name=name)
+    assert sum(p.numel() for p in model.peftlab.shared[name].parameters()) == numbers
+    assert metrics.evaluate(model, tokenizer, rows, max_length=48).loss < alone - 1

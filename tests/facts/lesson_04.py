@@ -28,6 +28,7 @@ NOT_MEASURED = {
     "3.9",
     "3.2",
     "3.0",
+    "3.4",
 }
 
 
@@ -116,6 +117,16 @@ def sweep() -> list[str]:
 def kept() -> list[str]:
     cells, lora = Results.load("kept_prompts")["cells"], Results.load("adapters")["cells"]
     prompt, prefix = cells["prompt/text/20/0.03"], cells["prefix/real/20/0.03"]
+    random = cells["prompt/random/20/0.004"]
+    assert all(run["training"][1] < 3.4 for run in (prompt, prefix))  # "below 3.4 after twenty steps"
+    assert random["training"][0] > 5 and min(random["training"][:8]) > 3.4 > random["training"][7] - 0.01
+    assert min(random["training"][-2:]) > prompt["training"][1]  # "needs all 200 steps"
+    for others in (prompt, prefix):
+        assert all(a > b + 0.2 for a, b in zip(random["training"], others["training"], strict=True))  # "clearly above"
+    nearest = [row[0] for row in random["nearest"]]
+    assert [word for word, _ in nearest[:3]] == [" Che", " most", " dawn"]
+    assert 0.3 < random["test"] - prompt["test"] < 0.36  # "a third of a nat to go"
+    long, _, went = random["norms"]
     assert prompt["before"] == prefix["before"]  # "before training both had"
     sizes = {
         name: (data_folder() / "adapters" / name / "adapter_model.safetensors").stat().st_size
@@ -131,6 +142,10 @@ def kept() -> list[str]:
         f"{sizes['define'] / 1e6:.1f} MB",
         f"before training both had {prompt['before']:.2f}",
         f"a vector is {after:.1f} long now, started with {length:.1f} and has moved by {moved:.1f}",
+        f"On the first hundred test words it ends at {random['test']:.2f}",
+        f"its vectors are {long:.1f} long and moved by {went:.1f}. That brought the loss from "
+        f"{random['before']:.2f} to {random['test']:.2f}",
+        f"with cosines of {min(c for _, c in nearest):.2f} to {max(c for _, c in nearest):.2f}",
         f"{20 * 30 * 2 * 192 * 4 / 1e6:.1f} MB in 32 bits",
     ]
 
