@@ -248,8 +248,7 @@ from peftlab.tasks.metrics import evaluate
 for name in ("mine", "typed"):
     peftlab.detach(model, name)
 few = test_rows[:40]
-with peftlab.disabled(model):
-    board = {"nothing": evaluate(model, tokenizer, few, max_length=48).loss}
+board = {"nothing": evaluate(model, tokenizer, few, max_length=48).loss}
 ways = {"define": "LoRA", "define_prompt": "prompt, 20 vectors", "define_prefix": "prefix, 20 vectors"}
 for name, label in ways.items():
     peftlab.load(model, datasets.data_folder() / "adapters" / name, name=name)

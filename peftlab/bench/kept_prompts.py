@@ -3,8 +3,8 @@
 SmolLM2, word -> definition, trained as the three LoRAs of `adapters`: 200 steps of 8 on a CPU, tested on the first 100
 test rows. The prompt starts from 20 tokens of worked examples, the prefix from what the model computes for them; their
 learning rate is the best of `soft_prompts` for the prompt, and one of its two best for the prefix. Both are saved in
-data/adapters. Then a prompt with peft's random start, at LoRA's learning rate and at a larger one, and LoRA itself. (The
-stored file ends after three of the five runs; the same command goes on.) Some five minutes a run on one quiet thread.
+data/adapters. Then a prompt with peft's random start, at LoRA's learning rate and at a larger one, and LoRA itself. The
+stored file ends after three of the five runs; the same command goes on. Some five minutes a run on one quiet thread.
 """
 
 from __future__ import annotations
