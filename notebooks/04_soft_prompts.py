@@ -134,7 +134,7 @@ with peftlab.disabled(model):
     print("your table = the library's:    ", torch.equal(table(layers), captured(model, ids)))
 
 # %% [markdown]
-# The same scores, up to rounding. In the second run the model was given six tokens and a table of numbers. (Services do this with long prompts that many requests share: the keys and values are computed once.)
+# The same scores, up to rounding. In the second run the model was given six tokens and a table of numbers.
 #
 # ## A trap: where does the question stand?
 #
@@ -168,7 +168,7 @@ assert loss_at[67] < no_prompt - 0.4 < no_prompt < loss_at[0] - 0.4 and abs(loss
 #
 # ## From capturing to training
 #
-# Nothing says that $P_K$ and $P_V$ must come from a text. Make them parameters, freeze the model, and follow the gradient: that is **prefix tuning** (Li and Liang, 2021). Or train only what goes in at the bottom, $n$ vectors $P$ in front of the embedded text $X$, and let the model compute the keys and values of all layers from them. That is **prompt tuning** (Lester et al., 2021):
+# $P_K$ and $P_V$ need not come from a text. Make them parameters, freeze the model, and follow the gradient: that is **prefix tuning** (Li and Liang, 2021). Or train only what goes in at the bottom, $n$ vectors $P$ in front of the embedded text $X$, and let the model compute the keys and values of all layers from them. That is **prompt tuning** (Lester et al., 2021):
 #
 # $$[P; X] \in \mathbb{R}^{(n + T) \times d} .$$
 #
@@ -308,7 +308,7 @@ lora, slow, fast = (run.evaluations[-1][2] for run in runs.values())
 assert lora + 0.2 < fast < slow - 0.2, "the order we saw: LoRA, then the large rate, then LoRA's rate"
 
 # %% [markdown]
-# Same prompt, same steps, another learning rate. With AdamW, an entry moves by about the learning rate in a step. Forty steps of 0.004, falling to zero, move it by at most 0.08. It started at random with a size of about 1: **this prompt can hardly leave the random place where it was put.** No error comes, and the loss falls a little. That is one way to get a reputation for learning slowly. (LoRA's $B$ starts at zero, where small steps are large.)
+# Same prompt, same steps, another learning rate. With AdamW, an entry moves by about the learning rate in a step. Forty steps of 0.004, falling to zero, move it by at most 0.08. It started at random with a size of about 1: **this prompt can hardly leave the random place where it was put.** No error comes, and the loss falls a little. So it gets a reputation for learning slowly. (LoRA's $B$ starts at zero, where small steps are large.)
 #
 # But LoRA is still well ahead, so on this tiny model the reputation is partly earned. On SmolLM2, nearly twenty times as large, the gap was a tenth of a nat. Steps and batches differ as well, so that is a hint and no proof, in the direction that Lester et al. report: the larger the model, the better prompts do.
 #
@@ -394,7 +394,7 @@ for name, found in seconds.items():
     print(f"{name:14} {min(found) / min(seconds['nothing']):.2f} of the time without")
 
 # %% [markdown]
-# A prompt must be read: 52 positions pass through every matrix of the model instead of 32. A prefix has been read already; only attention has 20 more keys to look at. In both cases, every word that is written later looks at all of them, and nothing can be merged away: keys and values are no weights.
+# A prompt must be read: 52 positions pass through every matrix of the model instead of 32. A prefix has been read already; only attention has 20 more keys to look at. (On a CPU, part of what you see for the prefix is our library's doing: it puts keys and mask together anew in every layer.) In both cases, every word that is written later looks at all of them, and nothing can be merged away: keys and values are no weights.
 #
 # ## Relatives
 #

@@ -110,7 +110,7 @@ for name in ("trained", "typed"):
     first = torch.stack([torch.cat(each, dim=-1).softmax(-1)[..., 0] for each in scores])
     means[name] = lam.mean().item(), first.mean().item(), lam[..., 1].mean().item(), lam[..., -1].mean().item()
     rows.append({"prefix": name, "virtual tokens": layers[0].P_K.shape[1], "λ, mean": means[name][0],
-                 "of it, the first one": means[name][1], "λ, 2nd token": means[name][2], "λ, last": means[name][3]})
+                 "to the first one alone": means[name][1], "λ, 2nd token": means[name][2], "λ, last": means[name][3]})
 plots.table(rows, caption="30 layers, 9 heads, 12 tokens")
 
 # %%
