@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 04x · A prefix is a gated parallel adapter
 #
-# *25 minutes (15 without the exercises), of which your machine computes for about a minute. Builds on [04 · Soft prompts](04_soft_prompts.ipynb). No GPU, no network.*
+# *25 minutes (15 without the exercises), of which your machine computes for less than half a minute. Builds on [04 · Soft prompts](04_soft_prompts.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # A prefix puts keys and values in front of a text. An adapter is a small network beside a layer: down to a few numbers, a nonlinearity, up again. One takes part in attention, the other adds to an output. They look like two ideas.
@@ -41,11 +41,11 @@ print("x", tuple(found.x.shape), " q", tuple(found.q.shape), " K", tuple(found.K
 #
 # Take one head and one query $q \in \mathbb{R}^{d_h}$. Attention is a weighted mean of values, and a key $k$ has the weight $e^{s(k)}$ with the score $s(k) = q k^\top / \sqrt{d_h}$:
 #
-# $$\mathrm{head} = \frac{\sum_{j \le n} e^{s(p_j)}\, P_{V,j} + \sum_i e^{s(k_i)}\, V_i}{\sum_{j \le n} e^{s(p_j)} + \sum_i e^{s(k_i)}} .$$
+# $$\mathrm{head} = \frac{\sum_{j \le n} e^{s(P_{K,j})}\, P_{V,j} + \sum_i e^{s(K_i)}\, V_i}{\sum_{j \le n} e^{s(P_{K,j})} + \sum_i e^{s(K_i)}} .$$
 #
-# Here $p_j$ are the prefix's keys and $k_i$ those of the text that the token may see. Two sums above, two below. Let $\lambda$ be the prefix's share of what stands below:
+# Here $P_{K,j}$ are the prefix's keys and $K_i$ those of the text that the token may see. Two sums above, two below. Let $\lambda$ be the prefix's share of what stands below:
 #
-# $$\lambda(x) = \frac{\sum_j e^{s(p_j)}}{\sum_j e^{s(p_j)} + \sum_i e^{s(k_i)}} .$$
+# $$\lambda(x) = \frac{\sum_j e^{s(P_{K,j})}}{\sum_j e^{s(P_{K,j})} + \sum_i e^{s(K_i)}} .$$
 #
 # ### Exercise 1 · The prefix's share (4 minutes)
 #
