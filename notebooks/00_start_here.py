@@ -255,7 +255,7 @@ plots.table([
 #
 # ## Where do you go from here?
 #
-# Five questions. They are no exam: they find out which of the three *bridges* are worth your time. A bridge is a short lesson on what the others take for granted. "I am not sure" is a good answer.
+# Five questions. They are no exam: they find out which *bridges* are worth your time. A bridge is a short lesson on what the others take for granted. "I am not sure" is a good answer.
 
 # %%
 quiz("00", heading="Five questions")

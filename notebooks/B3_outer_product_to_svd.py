@@ -202,4 +202,4 @@ quiz("B3")
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [B5 · Validation, seeds, intervals](B5_validation_seeds_intervals.ipynb), find out whether a difference is one, or luck.
+# **Next:** [B4 · What backward computes and what Adam stores](B4_backward_and_adam.ipynb), find out what a frozen layer still costs.

@@ -122,3 +122,41 @@ def test_a_wrong_dictionary_names_the_wrong_entries(capsys):
     assert "Not right yet: 'bytes of one adapter'." in capsys.readouterr().out
     exercise.check("07.sizes", {"bytes": 5})
     assert "yours are 'bytes'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda f, w: sum(v * B @ A for (A, B), v in zip(f, w, strict=True)), "yours is a tensor of shape (7, 5)"),
+        (lambda f, w: (torch.cat([B for _, B in f], 1), torch.cat([A for A, _ in f])), "Return A first, then B"),
+        (lambda f, w: (torch.cat([A for A, _ in f]), torch.cat([B for _, B in f])), "Put the B's side by side"),
+        (lambda f, w: (torch.cat([A for A, _ in f], 1), torch.cat([B for _, B in f])), "B A would be (14, 10)"),
+        (lambda f, w: ("A", "B"), "each a matrix; yours are a str and a str"),
+        (
+            lambda f, w: (
+                torch.cat([v**0.5 * A for (A, _), v in zip(f, w, strict=True)]),
+                torch.cat([v**0.5 * B for (_, B), v in zip(f, w, strict=True)], 1),
+            ),
+            "Your numbers are complex",
+        ),
+    ],
+)
+def test_a_sum_of_the_wrong_form_is_described_and_not_our_own_code(answer, says, capsys):
+    exercise.check("07.weighted_sum", answer)
+    said = capsys.readouterr().out
+    assert WRONG in said and says in said and "Your code stops" not in said
+    assert "found" not in said and "B @ A" not in said
+
+
+def test_a_root_of_each_factor_passes_if_it_keeps_the_sign():
+    def roots(factors, weights):
+        A = torch.cat([w * abs(w) ** -0.5 * A for (A, _), w in zip(factors, weights, strict=True)])
+        return A, torch.cat([abs(w) ** 0.5 * B for (_, B), w in zip(factors, weights, strict=True)], dim=1)
+
+    assert judge(exercise.exercise("07.weighted_sum"), roots).ok
+
+
+def test_complex_numbers_are_not_equal_to_real_ones():
+    task = exercise.exercise("06.best_cut")
+    assert not judge(task, lambda dW, r: task.solution(dW, r) + 0.5j).ok
+    assert not judge(task, lambda dW, r: task.solution(dW, r).to(torch.complex64)).ok

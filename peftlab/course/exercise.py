@@ -152,6 +152,19 @@ class InputChanged(Exception):
     """The answer wrote into what it was given."""
 
 
+class WrongForm(Exception):
+    """The answer's value cannot be compared: its words, for the learner, name what was returned and what is wanted."""
+
+
+def described(value: Any) -> str:
+    """What a learner returned, in words: "a tensor of shape (7, 5)", "a tuple of 3", "a str"."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
 @dataclass(frozen=True)
 class _Raised:
     error: Exception
@@ -180,8 +193,11 @@ def _equal(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(b, Tensor):
         if not isinstance(a, Tensor) or a.shape != b.shape:
             return False
+        if a.is_complex() != b.is_complex():  # .double() would drop the imaginary part
+            return False
         scale = float(b.abs().max().clamp_min(1e-12)) if b.numel() else 1.0
-        return bool(torch.isfinite(a).all()) and float((a.double() - b.double()).abs().max()) <= tolerance * scale
+        wide = torch.complex128 if b.is_complex() else torch.float64
+        return bool(torch.isfinite(a).all()) and float((a.to(wide) - b.to(wide)).abs().max()) <= tolerance * scale
     if isinstance(b, dict):
         return isinstance(a, dict) and a.keys() == b.keys() and all(_equal(a[k], b[k], tolerance) for k in b)
     if isinstance(b, tuple | list):
@@ -201,9 +217,11 @@ def _explain_difference(a: Any, b: Any, case: tuple) -> str:
     shapes = ", ".join(str(tuple(x.shape)) for x in case if isinstance(x, Tensor))
     given = f" for inputs of shapes {shapes}" if shapes else ""
     if isinstance(b, Tensor) and not isinstance(a, Tensor):
-        return f"A tensor of shape {tuple(b.shape)} is wanted{given}; you return a {type(a).__name__}."
+        return f"A tensor of shape {tuple(b.shape)} is wanted{given}; you return {described(a)}."
     if isinstance(b, Tensor) and a.shape != b.shape:
         return f"The shape should be {tuple(b.shape)}{given}; yours is {tuple(a.shape)}."
+    if isinstance(b, Tensor) and a.is_complex() and not b.is_complex():
+        return f"Your numbers are complex{given}, real ones are wanted: is there a root of a negative number?"
     if isinstance(b, Tensor):
         return f"The shape is right, the values are not: largest difference {float((a - b).abs().max()):.2g}{given}."
     if isinstance(b, dict) and isinstance(a, dict):
@@ -219,6 +237,8 @@ def _explain_error(raised: _Raised, case: tuple) -> str:
     error = raised.error
     if isinstance(error, InputChanged):
         return "You changed an input in place; return a new tensor."
+    if isinstance(error, WrongForm):
+        return str(error)
     where = traceback.extract_tb(error.__traceback__)[-1]
     line = linecache.getline(where.filename, where.lineno).strip()
     shapes = ", ".join(str(tuple(x.shape)) for x in case if isinstance(x, Tensor))

@@ -90,14 +90,24 @@ def scissors(
 
 
 def controls(results: Mapping[str, Any], ranks: Sequence[int] = (1, 4, 8, 32)) -> list[dict[str, Any]]:
-    """Rows of a table: mean test accuracies when equal energy is kept in three ways."""
+    """Rows of a table: mean test accuracies when equal energy is kept in three ways, and how much energy that is."""
     names = {
         "top r": "cut/top",
         "random, same energy": "control/random_of_equal_energy",
         "all, shrunk to same energy": "control/scaled_to_equal_energy",
         "all but the top r": "control/without_top",
     }
-    return [{"r": r} | {name: mean(accuracies(results, f"{cell}/{r}")) for name, cell in names.items()} for r in ranks]
+
+    def energy(r: int) -> float:
+        """Share of the top r: mean over all matrices and seeds."""
+        spectra = [cell["energy"] for key, cell in results["cells"].items() if key.startswith("spectrum/")]
+        return mean(shares[str(r)] for spectrum in spectra for shares in spectrum.values())
+
+    return [
+        {"r": r, "energy of the top r": f"{100 * energy(r):.0f} %"}
+        | {name: mean(accuracies(results, f"{cell}/{r}")) for name, cell in names.items()}
+        for r in ranks
+    ]
 
 
 def trained_against_cut(results: Mapping[str, Any], ranks: Sequence[int] = (1, 2, 4, 8, 32)) -> Axes:

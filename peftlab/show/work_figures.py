@@ -23,9 +23,10 @@ def seeds(results: Mapping[str, Any], cell: str) -> list[dict[str, Any]]:
 
 
 def tasks(trained: Mapping[str, Any], answered: Mapping[str, Any]) -> Table:
-    """Every task: the base, the base with examples, LoRA, full fine-tuning, one adapter for all.
+    """Every task: the base, the base with examples, LoRA, full fine-tuning, one adapter for all, the stored adapters.
 
-    trained: results of `three_tasks`, for the losses. answered: results of `adapters`, for the right answers.
+    trained: results of `three_tasks`, for the losses. answered: results of `adapters`, for the right answers and the
+    stored adapters' losses.
     """
     cells, right = trained["cells"], answered["cells"]
     shots = answered["settings"]["shots"]
@@ -34,20 +35,31 @@ def tasks(trained: Mapping[str, Any], answered: Mapping[str, Any]) -> Table:
     rows: tuple[tuple[str, dict[str, list[dict[str, Any]]], str], ...] = (
         ("the base", {t: [cells[f"base/{t}"]] for t in TASKS}, "base/{}"),
         (f"the base, {shots} examples in the prompt", {t: [cells[f"examples/{t}"]] for t in TASKS}, "examples/{}"),
-        ("LoRA, one adapter a task", {t: seeds(trained, f"lora/{t}") for t in TASKS}, "{0}/{0}"),
+        ("LoRA, one adapter a task", {t: seeds(trained, f"lora/{t}") for t in TASKS}, ""),
         ("full fine-tuning, one model a task", {t: seeds(trained, f"full/{t}") for t in TASKS}, ""),
         ("LoRA, one adapter for all three", {t: [run[t] for run in joint] for t in TASKS}, ""),
+        ("your three stored adapters", {t: [right[f"{t}/{t}"]] for t in TASKS}, "{0}/{0}"),
     )
     table = []
     for name, runs, answers in rows:
         line: dict[str, Any] = {"": name}
         for task in TASKS:
-            line[f"{task}: loss"] = f"{mean(run['loss'] for run in runs[task]):.2f}"
+            line[f"{task}: loss"] = _over_seeds([run["loss"] for run in runs[task]])
         line["seeds"] = len(runs["define"]) if len(runs["define"]) > 1 else "-"
         for task in ("topic", "reverse"):
             line[f"{task}: right"] = percent(right[answers.format(task)]["right"]) if answers else "-"
         table.append(line)
-    return Table(table, "Test data. Losses: means over the seeds. Right answers: the stored adapters, 100 questions")
+    return Table(
+        table,
+        caption="Test data. Losses: mean (lowest to highest) over the seeds. The last row's losses and all right "
+        "answers: 100 questions",
+    )
+
+
+def _over_seeds(losses: list[float]) -> str:
+    """The mean, and beside it the lowest and the highest where there is more than one."""
+    span = f" ({min(losses):.2f} to {max(losses):.2f})" if len(losses) > 1 else ""
+    return f"{mean(losses):.2f}{span}"
 
 
 def percent(share: float) -> str:

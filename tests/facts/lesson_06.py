@@ -34,14 +34,13 @@ def facts() -> list[str]:
     assert curve["4/8"][4] < 0.1 and curve["64/8"][4] < 0.5  # "at 3e-2 both break"
     spread = {
         r: max(accuracies(stored, f"cut/top/{r}")) - min(accuracies(stored, f"cut/top/{r}"))
-        for r in (2, 4, 8, 16, 32, 64)
+        for r in (8, 16, 32, 64)
     }
-    assert max(spread[r] for r in (8, 16, 32, 64)) < 0.03  # "by under 3"
+    assert max(spread.values()) < 0.03  # "spread by under 3 points"
     best = [max(values) for values in curve.values()]
     assert max(best) - min(best) < 0.01  # "the peaks are equally high"
     assert all(abs(a - b) < 0.015 for a, b in zip(curve["4/8"][:4], curve["64/8"][:4], strict=True))  # "on top"
     seconds = Results.load("step_time")["cells"]["seconds"]
-    assert at("lora_all/32") < at("lora_all/8")
     standard_error = (at("full") * (1 - at("full")) / 1200) ** 0.5
     equal, shrunk = "control/random_of_equal_energy", "control/scaled_to_equal_energy"
     shares = [e for seed in range(5) for e in cells[f"spectrum/{seed}"]["energy"].values()]
@@ -49,9 +48,6 @@ def facts() -> list[str]:
     assert abs(tail_32 - top_4) < 0.02  # "as much energy as"
     gap = at("lora_all/1") - at("head_again/1")
     assert 0.005 < gap < 0.015  # "about one point"
-    stable = {rate: at(f"alpha/64/8/rslora/{rate}") for rate in rates}
-    for lower, upper in ((curve["64/8"][0], curve["64/128"][0]), (curve["64/128"][3], curve["64/8"][3])):
-        assert lower < stable["0.0003" if lower > 0.3 else "0.01"] < upper  # "lies in between"
 
     def two(value: float) -> str:
         return f"{value:.2f}"
@@ -69,7 +65,6 @@ def facts() -> list[str]:
         f"rising from {two(curve['4/8'][0])} to {two(max(curve['64/8']))} at 3e-3 and 1e-2, and fall at 3e-2, to "
         f"{two(curve['4/8'][4])} and {two(curve['64/8'][4])}. The curve for r = 64 with alpha 128 starts at "
         f"{two(curve['64/128'][0])}, has the same height at 3e-3, and falls to {two(curve['64/128'][3])} at 1e-2",
-        f"the stored curve lies in between: {percent(stable['0.0003'])} at 3e-4 and {percent(stable['0.01'])} at 1e-2",
         *questions(at, energy, noise),
         f"hold {percent(min(energy))} to {percent(max(energy))} of the energy of a matrix, "
         f"{percent(mean(energy))} on average",
@@ -81,10 +76,9 @@ def facts() -> list[str]:
         f"With the energy of the top 8, random directions reach {percent(at(f'{equal}/8'))}",
         f"The shrunken whole reaches {percent(at(f'{shrunk}/8'))}",
         f"as much energy as the top 4 ({percent(tail_32)} and {percent(top_4)}), and give "
-        f"{percent(at('control/without_top/32'))}. "
-        f"The whole ΔW, shrunk to that energy, gives {percent(at(f'{shrunk}/4'))}",
+        f"{percent(at('control/without_top/32'))} (row 32, last column). "
+        f"The whole ΔW, shrunk to that energy, gives {percent(at(f'{shrunk}/4'))} (row 4)",
         f"a head trained again gives {percent(at('head_again/0'))}, where the old head gave {percent(at('cut/top/0'))}",
-        f"spreads by {100 * spread[2]:.0f} points at r=2, by {100 * spread[4]:.0f} at r=4",
         f"in all five, by {100 * mean(pairs['lora_qv/8']):.1f} points on average",
         f"in four of five, by {100 * mean(pairs['lora_all/8']):.1f} points",
         f"{percent(curve['64/128'][0])} against {percent(curve['4/8'][0])} at 3e-4",

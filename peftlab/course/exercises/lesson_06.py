@@ -174,6 +174,10 @@ def _conv1d_inverse(weight, A, B, alpha):  # noqa: ANN001, ANN202
     return weight + A.shape[0] / alpha * (B @ A).T
 
 
+def _conv1d_rank_from_outputs(weight, A, B, alpha):  # noqa: ANN001, ANN202
+    return weight + alpha / B.shape[0] * (B @ A).T
+
+
 def _conv1d_reshaped(weight, A, B, alpha):  # noqa: ANN001, ANN202
     return weight + alpha / A.shape[0] * (B @ A).reshape(weight.shape)
 
@@ -199,7 +203,7 @@ EXERCISES = [
             Mutant(_cut_without_values, "The directions are there, their lengths are not: S is missing."),
             Mutant(_cut_twice, "S comes in twice. dW = U diag(S) Vh has it once."),
             Mutant(_cut_root, "The root of S has no place here: dW = U diag(S) Vh."),
-            Mutant(_cut_columns_of_vh, "Vh holds the directions in its rows: take Vh[:r], not Vh[:, :r].T."),
+            Mutant(_cut_columns_of_vh, "torch.linalg.svd returns Vᵀ, not V: keep its first r rows, not its columns."),
             Mutant(_not_cut, "That is dW itself: nothing was cut."),
             Mutant(_cut_off, "That is what is left after the cut. Return the part that is kept."),
             Mutant(_cut_off_by_one, "One direction too many: [:r] is already r directions, 0 to r - 1."),
@@ -248,6 +252,10 @@ EXERCISES = [
                 "Right, but without the quotes: True and False.",
             ),
             Mutant(
+                {"A's gradient is zero": 1, "B's gradient is zero": 0},
+                "Right, but write True and False instead of 1 and 0.",
+            ),
+            Mutant(
                 {"A's gradient is zero": False, "B's gradient is zero": True},
                 "The other way round: A's gradient has the factor B, and B starts at zero.",
             ),
@@ -286,6 +294,7 @@ EXERCISES = [
             Mutant(_conv1d_no_scale, "The scale alpha / r is missing."),
             Mutant(_conv1d_only_alpha, "You scale by alpha; the formula has alpha / r."),
             Mutant(_conv1d_inverse, "The scale is upside down: alpha / r, not r / alpha."),
+            Mutant(_conv1d_rank_from_outputs, "r is A.shape[0]. B.shape[0] is d_out."),
             Mutant(_conv1d_reshaped, "reshape keeps the order of the numbers; the matrix must be transposed: .T"),
             Mutant(_conv1d_only_delta, "That is the change. Add it to the weight."),
             Mutant(_conv1d_minus, "Add the change; you take it away."),

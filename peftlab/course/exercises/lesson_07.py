@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from peftlab.course.exercise import Exercise, Mutant
+from peftlab.course.exercise import Exercise, Mutant, WrongForm, described
 
 
 def _generator() -> torch.Generator:
@@ -40,6 +40,7 @@ def _routed_cases() -> list[tuple]:
         (randn(4, 3, 5), randn(7, 5), adapters, ["b", "__base__", "a", "b"], 2.0),
         (randn(2, 1, 5), randn(7, 5), adapters, ["a", "a"], 0.5),
         (randn(3, 2, 5), randn(7, 5), adapters, ["b", "a", "__base__"], 3.0),
+        (randn(2, 4, 5), randn(7, 5), adapters, ["a", "nobody"], 1.5),
     ]
 
 
@@ -75,6 +76,24 @@ def _stops_at_base(x, W, adapters, names, scale):  # noqa: ANN001, ANN202
     return h
 
 
+def _stops_at_other_names(x, W, adapters, names, scale):  # noqa: ANN001, ANN202
+    h = x @ W.T
+    for row, name in enumerate(names):
+        if name != "__base__":
+            A, B = adapters[name]
+            h[row] = h[row] + scale * (x[row] @ A.T @ B.T)
+    return h
+
+
+def _every_name_on_all_rows(x, W, adapters, names, scale):  # noqa: ANN001, ANN202
+    h = x @ W.T
+    for name in names:
+        if name in adapters:
+            A, B = adapters[name]
+            h = h + scale * (x @ A.T @ B.T)
+    return h
+
+
 def _sorted_rows(x, W, adapters, names, scale):  # noqa: ANN001, ANN202
     return routed(x, W, adapters, sorted(names), scale)
 
@@ -95,7 +114,23 @@ def _product(answer):  # noqa: ANN001, ANN202
         found = answer(factors, weights)
         if found is None or found is Ellipsis:
             return found
+        (A_1, B_1), wanted = factors[0], "Return two tensors, A and B"
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise WrongForm(f"{wanted}; yours is {described(found)}.")
+        if any(each is Ellipsis for each in found):
+            return ...
+        if not all(isinstance(each, Tensor) and each.ndim == 2 for each in found):
+            raise WrongForm(f"{wanted}, each a matrix; yours are {' and '.join(map(described, found))}.")
         A, B = found
+        shapes, product = f"Your A is {tuple(A.shape)}, your B {tuple(B.shape)}", (B_1.shape[0], A_1.shape[1])
+        if B.shape[1] != A.shape[0]:
+            if (A.shape[0], B.shape[1]) == product:
+                raise WrongForm(f"{shapes}: that is the other way round. Return A first, then B.")
+            if B.shape[1] == B_1.shape[1] != A.shape[0]:
+                raise WrongForm(f"{shapes}: B A does not exist. Put the B's side by side.")
+            raise WrongForm(f"{shapes}: B A does not exist.")
+        if (B.shape[0], A.shape[1]) != product:
+            raise WrongForm(f"{shapes}: B A would be {(B.shape[0], A.shape[1])}, and every Bᵢ Aᵢ is {product}.")
         return B @ A
 
     return delta
@@ -123,6 +158,11 @@ def _linear_roots(factors, weights):  # noqa: ANN001, ANN202
     signs = [1 if w > 0 else -1 for w in weights]
     A = sum(s * root * A for (A, _), root, s in zip(factors, roots, signs, strict=True))
     return A, sum(root * B for (_, B), root in zip(factors, roots, strict=True))
+
+
+def _linear_weights_twice(factors, weights):  # noqa: ANN001, ANN202
+    A = sum(w * A for (A, _), w in zip(factors, weights, strict=True))
+    return A, sum(w * B for (_, B), w in zip(factors, weights, strict=True))
 
 
 def _weights_twice(factors, weights):  # noqa: ANN001, ANN202
@@ -166,6 +206,14 @@ EXERCISES = [
                 "v_proj is 192 × 576, not 576 × 576: three query heads share one value head.",
             ),
             Mutant(
+                {"bytes of one adapter": 460_800, "adapters in the space of one copy": 291},
+                "The ratio is right. The first number should be bytes, and you give numbers: 4 bytes each.",
+            ),
+            Mutant(
+                {"bytes of one adapter": 1_843_200, "adapters in the space of one copy": 134_515_008 / 460_800},
+                "Right but for the rounding: only whole adapters count. Round down.",
+            ),
+            Mutant(
                 {"bytes of one adapter": 1_843_200, "adapters in the space of one copy": 292},
                 "Round down: the last one does not fit any more.",
             ),
@@ -191,10 +239,12 @@ EXERCISES = [
         mutants=(
             Mutant(_first_for_all, "Every row gets the first row's adapter. Look the name up for each row."),
             Mutant(_everyone_gets_all, "Every row gets the sum of all adapters: each row has one name."),
+            Mutant(_every_name_on_all_rows, "You add each adapter to the whole batch. Add it to its own row, h[row]."),
             Mutant(_no_base_path, "The frozen path x Wᵀ is missing."),
             Mutant(_no_scale, "The scale is missing on the adapters' path."),
             Mutant(_base_row_dropped, "A row without an adapter is the base model's row: x Wᵀ, not zero."),
             Mutant(_stops_at_base, "'__base__' is in no dictionary: such a row takes the frozen path alone."),
+            Mutant(_stops_at_other_names, "Any name that `adapters` lacks gets none, whatever it is called."),
             Mutant(_sorted_rows, "The adapters reach the wrong rows: the order of `names` is the order of the batch."),
         ),
     ),
@@ -213,6 +263,7 @@ EXERCISES = [
         mutants=(
             Mutant(_linear, "You add the A's and the B's. (B₁ + B₂)(A₁ + A₂) has cross terms B₁A₂ and B₂A₁."),
             Mutant(_linear_roots, "That is peft's 'linear': right square roots, but the cross terms are there."),
+            Mutant(_linear_weights_twice, "Each weight comes in twice, and (B₁ + B₂)(A₁ + A₂) has cross terms."),
             Mutant(_weights_twice, "The weight comes in twice, in A and in B: the product has wᵢ²."),
             Mutant(_no_weights, "The weights are missing."),
             Mutant(_first_weight, "Every adapter has its own weight; you use the first one for all."),

@@ -106,6 +106,7 @@ QUIZ = [
                 "are never computed, and take no memory.",
             ),
         ],
+        bridge="B4",
     ),
     Question(
         "validation",
@@ -130,6 +131,7 @@ QUIZ = [
                 right=True,
             ),
         ],
+        bridge="B5",
     ),
 ]
 
