@@ -285,4 +285,4 @@ paths.lessons()
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [06 · LoRA, with scissors](06_lora.ipynb), cut a real ΔW to a few directions; then train only those.
+# **Next:** [04 · Soft prompts](04_soft_prompts.ipynb), load a typed prompt as numbers, then train a prompt that nobody typed.

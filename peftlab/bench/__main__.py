@@ -9,7 +9,7 @@ import pkgutil
 import peftlab.bench
 from peftlab.bench.results import Results
 
-HELPERS = {"__main__", "results"}
+HELPERS = {"__main__", "parallel", "results"}
 
 
 def names() -> list[str]:

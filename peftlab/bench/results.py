@@ -54,13 +54,17 @@ class Results:
 
     def cell(self, key: str, measure: Callable[[], Any]) -> Any:
         """The kept value of this cell, measured now if there is none."""
-        cells = self.content["cells"]
-        if key not in cells:
+        if key not in self.content["cells"]:
             start = time.perf_counter()
-            cells[key] = measure()
-            print(f"{key}: {_short(cells[key])}  ({time.perf_counter() - start:.0f} s)", flush=True)
-            self.write()
-        return cells[key]
+            value = measure()
+            self.keep(key, value, time.perf_counter() - start)
+        return self.content["cells"][key]
+
+    def keep(self, key: str, value: Any, seconds: float) -> None:
+        """Store the value of a cell that took so long to measure."""
+        self.content["cells"][key] = value
+        print(f"{key}: {_short(value)}  ({seconds:.0f} s)", flush=True)
+        self.write()
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

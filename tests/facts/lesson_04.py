@@ -1,0 +1,160 @@
+"""Lesson 04: what it says about stored soft prompts, about the kept ones, and about the time they take."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+from peftlab.bench.results import Results
+from peftlab.course.questions import lesson_04
+from peftlab.show.prompt_figures import CEILING, STARTS, chosen, tried
+from peftlab.show.work_figures import seeds
+from peftlab.tasks.datasets import data_folder
+
+NAME = "04_soft_prompts"
+# Learning rates, losses and guesses offered to the reader, bounds in words, arithmetic about Adam's steps.
+NOT_MEASURED = {
+    "0.004",
+    "0.3",
+    "0.01",
+    "0.08",
+    "0.003",
+    "0.03",
+    "0.1",
+    "60",
+    "0.06",
+    "0.0002",
+    "4.9",
+    "4.2",
+    "3.9",
+    "3.2",
+    "3.0",
+    "3.4",
+}
+
+
+def facts() -> list[str]:
+    return [*leaderboard(), *sweep(), *kept(), *latency()]
+
+
+def leaderboard() -> list[str]:
+    prompts, tasks = Results.load("soft_prompts"), Results.load("three_tasks")
+    cells = prompts["cells"]
+    none = tasks["cells"]["base/define"]["loss"]
+    assert abs(none - cells["hand/0"]["test"]) < 1e-3  # the same weights in both measurements
+    assert abs(cells["hand/8"]["test"] - tasks["cells"]["examples/define"]["loss"]) < 1e-3
+    lora, full = ([run["loss"] for run in seeds(tasks, f"{kind}/define")] for kind in ("lora", "full"))
+    assert len(lora) == len(full) == 3
+    vector, twenty, prefix = (chosen(prompts, arm) for arm in ("prompt/text/1", "prompt/text/20", "prefix/real/20"))
+    assert twenty.bracketed and not vector.bracketed and not prefix.bracketed
+    for arm in ("prompt/text/1", "prefix/real/20"):
+        assert chosen(prompts, arm).lr == max(tried(prompts, arm))  # "the best rate was the highest we tried"
+    random, default = chosen(prompts, "prompt/random/20"), chosen(prompts, "prefix/random/20")
+    assert abs(twenty.test - mean(lora) - 0.1) < 0.03  # "a tenth of a nat"
+    assert cells["hand/32"]["tokens"] == 526 and prompts["settings"]["scales"][0]["steps"] == 180
+    assert "one seed" in prompts["note"]
+    return [
+        f"the loss is {none:.2f} nats per token",
+        f"526 tokens of context, bring it to {cells['hand/32']['test']:.2f}",
+        f"One trained vector brings it to {vector.test:.2f}",
+        f"Twenty vectors reach {twenty.test:.2f}",
+        f"reaches {prefix.test:.2f}, and LoRA with twice as many numbers has {mean(lora):.2f} too",
+        f"Full fine-tuning has {mean(full):.2f}",
+        f"LoRA's three seeds differ by {max(lora) - min(lora):.2f}",
+        f"No prompt {none:.2f}; one typed example {cells['hand/1']['test']:.2f}, eight {cells['hand/8']['test']:.2f}, "
+        f"thirty-two {cells['hand/32']['test']:.2f}",
+        f"a prompt of one vector {vector.test:.2f}, of twenty {random.test:.2f} from a random start and "
+        f"{twenty.test:.2f} from a text; a prefix of twenty {default.test:.2f} from peft's random start and "
+        f"{prefix.test:.2f} from a text's keys and values. LoRA {mean(lora):.2f} and full fine-tuning {mean(full):.2f}",
+    ]
+
+
+def sweep() -> list[str]:
+    prompts, tasks = Results.load("soft_prompts"), Results.load("three_tasks")
+    best = {start: chosen(prompts, f"prompt/{start}/20") for start in STARTS["prompt"]}
+    assert all(each.bracketed for each in best.values())
+    inside = [
+        run["validation"]
+        for start in best
+        for lr, run in tried(prompts, f"prompt/{start}/20").items()
+        if 0.01 <= lr <= 0.3
+    ]
+    assert max(inside) - min(inside) < 0.08 and len(inside) == 14  # "all runs lie within 0.08"
+    lora = {run["lr"] for run in seeds(tasks, "lora/define")}
+    default, real, network, zero = (
+        chosen(prompts, f"prefix/{start}/20") for start in ("random", "real", "projection", "zero")
+    )
+    assert zero.bracketed and network.bracketed and default.bracketed
+    default_runs = {lr: run["validation"] for lr, run in tried(prompts, "prefix/random/20").items()}
+    assert list(default_runs) == [0.01, 0.03, 0.1] and default_runs[0.1] > CEILING
+    upto_3 = [r["validation"] for s in best for lr, r in tried(prompts, f"prompt/{s}/20").items() if lr <= 3]
+    assert 2.95 < min(upto_3) and max(upto_3) < 3.15
+    before = {s: tried(prompts, f"prefix/{s}/20")[0.01]["before"] for s in ("random", "real")}
+    none = tasks["cells"]["base/define"]["loss"]
+    assert 3 < before["random"] / none < 3.3  # "three times that of no prompt"
+    recovered = [run["validation"] < none - 1.5 for run in tried(prompts, "prefix/random/20").values()]
+    assert recovered == [False, True, False]  # "one rate of three recovers"
+    broken = tried(prompts, "prefix/projection/20")
+    assert network.lr == 0.003 and broken[0.01]["validation"] > none  # "at the next higher rate it breaks"
+    d, width = (
+        3 * 64,
+        30 * 2 * 3 * 64,
+    )  # peft's network: an embedding, a hidden layer as wide, keys and values of 30 layers
+    numbers = 20 * d + d * (d + 1) + width * (d + 1)
+    return [
+        f"a test loss between {min(b.test for b in best.values()):.2f} and {max(b.test for b in best.values()):.2f}",
+        f"The random start wanted {best['random'].lr:g}, LoRA in the same setting {min(lora):g}",
+        f"the loss *before* training is {before['random']:.2f}",
+        f"to a test loss of {default.test:.2f}",
+        f"it begins at {before['real']:.2f} and ends at {real.test:.2f}",
+        f"here that gives {network.test:.2f}, with {numbers / 1e6:.2f} million numbers in training",
+        f"through a network {network.validation:.2f} at 0.001 and 0.003",
+        f"falling to {real.validation:.2f} at 0.1; zeros at about {zero.validation:.2f}",
+        "four starts, all between 2.95 and 3.15 from 0.003 to 3",
+        f"peft's random start {default_runs[0.01]:.1f}, {default_runs[0.03]:.1f} and off the scale",
+    ]
+
+
+def kept() -> list[str]:
+    cells, lora = Results.load("kept_prompts")["cells"], Results.load("adapters")["cells"]
+    prompt, prefix = cells["prompt/text/20/0.03"], cells["prefix/real/20/0.03"]
+    random = cells["prompt/random/20/0.004"]
+    assert all(run["training"][1] < 3.4 for run in (prompt, prefix))  # "below 3.4 after twenty steps"
+    assert random["training"][0] > 5 and min(random["training"][:8]) > 3.4 > random["training"][7] - 0.01
+    assert min(random["training"][-2:]) > prompt["training"][1]  # "needs all 200 steps"
+    for others in (prompt, prefix):
+        assert all(a > b + 0.2 for a, b in zip(random["training"], others["training"], strict=True))  # "clearly above"
+    nearest = [row[0] for row in random["nearest"]]
+    assert [word for word, _ in nearest[:3]] == [" Che", " most", " dawn"]
+    assert 0.3 < random["test"] - prompt["test"] < 0.36  # "a third of a nat to go"
+    long, _, went = random["norms"]
+    assert prompt["before"] == prefix["before"]  # "before training both had"
+    sizes = {
+        name: (data_folder() / "adapters" / name / "adapter_model.safetensors").stat().st_size
+        for name in ("define_prompt", "define_prefix", "define")
+    }
+    length, after, moved = prompt["norms"]
+    assert moved > length  # "further than it was long"
+    return [
+        f"the three have {prompt['test']:.2f} (prompt), {prefix['test']:.2f} (prefix) and "
+        f"{lora['define/define']['loss']:.2f} (LoRA), and with nothing in front the loss is "
+        f"{lora['base/define']['loss']:.2f}",
+        f"{sizes['define_prompt'] / 1e3:.0f} kB, {sizes['define_prefix'] / 1e6:.1f} MB and "
+        f"{sizes['define'] / 1e6:.1f} MB",
+        f"before training both had {prompt['before']:.2f}",
+        f"a vector is {after:.1f} long now, started with {length:.1f} and has moved by {moved:.1f}",
+        f"On the first hundred test words it ends at {random['test']:.2f}",
+        f"its vectors are {long:.1f} long and moved by {went:.1f}. That brought the loss from "
+        f"{random['before']:.2f} to {random['test']:.2f}",
+        f"with cosines of {min(c for _, c in nearest):.2f} to {max(c for _, c in nearest):.2f}",
+        f"{20 * 30 * 2 * 192 * 4 / 1e6:.1f} MB in 32 bits",
+    ]
+
+
+def latency() -> list[str]:
+    works, batches, lengths = ("read", "write"), (1, 4, 16, 32), (20, 100)
+    found = [lesson_04.extra(batch, n, work) for work in works for batch in batches for n in lengths]
+    assert abs(lesson_04.extra(1, 20)) < 5  # the prediction: "not measurably longer"
+    return [
+        f"change the time by {min(found):.0f} % to +{max(found):.0f} %",
+        f"We measured {lesson_04.extra(1, 20):+.1f} %",
+    ]
