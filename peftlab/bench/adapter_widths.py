@@ -37,14 +37,15 @@ ARMS: dict[str, Any] = {  # the dense ones all with ReLU, so that only the place
     "constant": lambda m: Houlsby(reduction_factor=D / m, non_linearity="relu", init_std=0.0),
 }
 CHOSEN_AT = {"houlsby": 16, "pfeiffer": 16, "parallel": 16, "compacter": 12, "constant": 16}
-CANDIDATES = (1e-3, 3e-3, 1e-2)
-WIDER = {1e-3: 3e-4, 1e-2: 3e-2}  # tried too where the best rate is at an edge
+CANDIDATES = {"houlsby": (1e-3, 3e-3, 1e-2, 3e-2)} | dict.fromkeys(("pfeiffer", "parallel", "compacter", "constant"),
+                                                                   (3e-3, 1e-2, 3e-2))  # fmt: skip
+WIDER = {3e-3: 1e-3, 3e-2: 1e-1}  # tried too where the best rate is at an edge
 
 
 def run(results: Results) -> None:
     torch.set_num_threads(1)
     results.settings(
-        **SETTINGS, seeds=list(SEEDS), candidates=list(CANDIDATES), chosen_at=CHOSEN_AT, data="wordnet_topics",
+        **SETTINGS, seeds=list(SEEDS), candidates=CANDIDATES, chosen_at=CHOSEN_AT, data="wordnet_topics",
         model="minilm", non_linearity="relu", threads=1,
     )  # fmt: skip
     data = datasets.load("wordnet_topics")
@@ -73,9 +74,9 @@ class Bench:
                 lambda: self.start.trained(attaching(method), lr, SEEDS[0], on="validation")[1]["accuracy"],
             )
 
-        found = {lr: tried(lr) for lr in CANDIDATES}
+        found = {lr: tried(lr) for lr in CANDIDATES[arm]}
         best = max(found, key=found.get)
-        if best in WIDER:
+        if best in WIDER and best in (CANDIDATES[arm][0], CANDIDATES[arm][-1]):
             found[WIDER[best]] = tried(WIDER[best])
         return max(found, key=found.get)
 
