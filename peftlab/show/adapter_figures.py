@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -168,25 +169,30 @@ VARIANTS = {
 
 
 def ratio(results: Mapping[str, Any], place: str, variant: str) -> float:
-    """Median time of a variant over that of the model without an adapter; both of its two measurements, averaged."""
+    """Median time of a variant over that of the model without an adapter, taken in turns with it."""
     found = results["cells"][place]
     return found[variant] / found["base"]
 
 
+def places_measured(results: Mapping[str, Any], model: str) -> dict[str, int]:
+    """The sizes at which a model was measured, and how many tokens each one has in all: "minilm/2x32" has 64."""
+    cells = [cell for cell in results["cells"] if cell.startswith(f"{model}/")]
+    tokens = {cell: math.prod(int(n) for n in cell.split("/")[1].split("x")) for cell in cells}
+    return dict(sorted(tokens.items(), key=lambda item: item[1]))
+
+
 def latency(results: Mapping[str, Any]) -> Figure:
-    """Time of a forward pass with each kind of adapter over the time without, place by place."""
-    titles = {"minilm": "MiniLM", "smollm2": "SmolLM2"}
-    figure, axes = plt.subplots(1, 2, figsize=(8.8, 4.8), sharex=True, width_ratios=(2, 1), sharey=True)
-    for ax, (name, title) in zip(axes, titles.items(), strict=True):
-        cells = [cell for cell in results["cells"] if cell.startswith(f"{name}/")]
-        cells.sort(key=lambda cell: [int(n) for n in cell.split("/")[1].split("x")][::-1])
+    """Time of a forward pass with each kind of adapter over the time without; the larger a mark, the more tokens."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.8, 4.8), sharex=True, width_ratios=(5, 4), sharey=True)
+    for ax, (name, title) in zip(axes, {"minilm": "MiniLM", "smollm2": "SmolLM2"}.items(), strict=True):
+        tokens = places_measured(results, name)
         for row, variant in enumerate(VARIANTS):
             style = {"color": palette.LINES[row % len(palette.LINES)], "marker": palette.MARKERS[row % 7]}
-            ax.plot([ratio(results, cell, variant) for cell in cells], [row] * len(cells), linestyle="none",
-                    markersize=6, alpha=0.75, **style)  # fmt: skip
+            for cell, n in tokens.items():
+                ax.plot(ratio(results, cell, variant), row, markersize=4 + math.log2(n / 32), alpha=0.6, **style)
         ax.axvline(1, color=palette.GREY, linewidth=1.2)
-        ax.set_title(f"{title}: {len(cells)} sizes of batch and text", fontsize=11)
-        ax.set_xlabel("time, without an adapter = 1")
+        ax.set_title(f"{title}, {min(tokens.values())} to {max(tokens.values()):,} tokens", fontsize=11)
+        ax.set_xlabel("time, no adapter = 1")
     axes[0].set_yticks(range(len(VARIANTS)), list(VARIANTS.values()))
     axes[0].invert_yaxis()
     return figure
