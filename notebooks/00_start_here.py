@@ -285,4 +285,4 @@ paths.lessons()
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [06 · LoRA, with scissors](06_lora.ipynb), cut a real ΔW to a few directions; then train only those.
+# **Next:** [03 · Adapters](03_adapters.ipynb), try to merge one; take out what stands in the way, and find LoRA.

@@ -106,6 +106,9 @@ def widths(results: Mapping[str, Any], scissors: Mapping[str, Any]) -> Figure:
     for cell, label, dash in (("full", "full fine-tuning", "-"), ("head", "head only", ":")):
         ax.axhline(mean(accuracies(scissors, cell)), color=palette.GREY, linestyle=dash, linewidth=1.4, label=label)
     ax.set_xscale("log")
+    ax.set_xlim(1e4, 1e6)
+    ax.set_xticks([1e4, 3e4, 1e5, 3e5, 1e6], ["10,000", "30,000", "100,000", "300,000", "1 million"])
+    ax.minorticks_off()
     ax.set_xlabel("trained parameters, without the head")
     ax.set_ylabel("test accuracy")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)

@@ -12,8 +12,8 @@ from peftlab.show.lora_figures import accuracies
 from tests.facts import percent
 
 NAME = "03_adapters"
-# The licence's version, and guesses offered to the reader. Then others' numbers, with their source in the paragraph.
-NOT_MEASURED = {"3.0", "8", "60", "80", "85", "1", "15", "200"} | {"30", "21", "3", "2", "4", "6"}
+# Versions, and guesses offered to the reader. Then others' numbers, with their source in the paragraph.
+NOT_MEASURED = {"1.3", "3.0", "8", "60", "80", "85", "1", "15", "200"} | {"30", "21", "3", "2", "4", "6"}
 D, M, BLOCKS = 384, 16, 6
 SEEDS = 3
 HEAD = 12 * D + 12
@@ -63,14 +63,19 @@ def trained() -> list[str]:
     reached = {m: _accuracy("houlsby", m) for m in (1, 16, 64)}
     assert max(reached.values()) - min(reached.values()) < 0.01  # "hardly matters"
     assert reached[16] > _other("head") + 0.04  # "a good part of the way"
+    way = [(value - _other("head")) / (_other("full") - _other("head")) for value in reached.values()]
+    assert 0.6 < min(way) and max(way) < 0.8  # "about two thirds of the way"
+    assert 0 < _other("lora_qv/8") - reached[16] < 0.01  # "within a point of LoRA"
     thin = _runs("houlsby", 1)[0]["trainable"] - HEAD
     assert thin == 12 * (2 * D + 1 + D)
     return [
-        f"with $m = 1$ they reach {percent(reached[1], 1)}, with 16 {percent(reached[16], 1)}, with 64 "
-        f"{percent(reached[64], 1)}",
+        f"they reach {percent(reached[1], 1)}, with 16 {percent(reached[16], 1)}, with 64 {percent(reached[64], 1)}",
         f"The head alone has {percent(_other('head'), 1)}, LoRA on query and value {percent(_other('lora_qv/8'), 1)}, "
         f"full fine-tuning {percent(_other('full'), 1)}",
         f"{thin:,} parameters",
+        f"form a flat line at about {mean(reached.values()):.2f}",
+        f"A dotted line for the head alone lies at {_other('head'):.2f}, a solid one for full fine-tuning at "
+        f"{_other('full'):.2f}",
     ]
 
 
@@ -86,14 +91,16 @@ def merged() -> list[str]:
     assert len(shares) == 576 and max(shares) < 1
     right = {name: mean(run["replaced_by"][name] for run in found) for name in ("map", "mean", "nothing")}
     same = {name: mean(run["same_answer"][name] for run in found) for name in ("map", "mean", "nothing")}
-    reached = _accuracy("houlsby", M)
+    reached, constant = _accuracy("houlsby", M), _accuracy("constant", M)
+    _inside_the_grid("constant")
+    assert abs(constant - reached) < 0.01  # "as much as the whole adapters"
     assert right["nothing"] < _other("head")
     linear = [_cells()[f"merge/linear/{seed}"] for seed in range(SEEDS)]
     assert all(run["accuracy"] == run["merged_exactly"] for run in linear)
     assert abs(lesson_03.points_without_f()) < 1
     return [
-        f"Of 576 units in the three stored runs none is always on, {sum(s == 0 for s in shares)} are always off, and the "
-        f"median unit is on for {percent(shares[288])} of the tokens",
+        f"Of 576 units in the three stored runs none is always on, {sum(s == 0 for s in shares)} are always off, and "
+        f"the median unit is on for {percent(shares[288])} of the tokens",
         f"the mean over the twelve adapters is {min(here):.2f} to {max(here):.2f} on other definitions and "
         f"{min(there):.2f} to {max(there):.2f} on verses",
         f"{below} of 36 adapters lie below zero",
@@ -102,6 +109,7 @@ def merged() -> list[str]:
         f"the means give {percent(right['mean'], 1)} and {percent(same['mean'])} of the answers",
         f"Without any, {percent(right['nothing'], 1)} are left",
         f"the {percent(_other('head'), 1)} of a head that was trained alone",
+        f"{12 * D:,} numbers in all. Trained like the others they reach {percent(constant, 1)}",
         f"{percent(mean(run['accuracy'] for run in linear), 1)} without the bend, {percent(reached, 1)} with it",
     ]
 

@@ -20,17 +20,17 @@ QUIZ = [
                 "No: a change of full size fits, whatever it was made from. LoRA's ΔW has full size too.",
             ),
             Option(
-                "What ReLU lets by depends on the input, so no fixed matrix does what the adapter does",
-                "Yes. Take ReLU out, and two matrices in a row are one matrix, which merges.",
-                right=True,
-            ),
-            Option(
                 "An adapter has biases, and LoRA has none",
                 "No: biases merge well. They go into the bias of the layer in front, as in exercise 3.",
             ),
             Option(
                 "The base is frozen while an adapter trains",
                 "No: it is frozen while LoRA trains as well. Merging comes afterwards.",
+            ),
+            Option(
+                "What ReLU lets by depends on the input, so no fixed matrix does what the adapter does",
+                "Yes. Take ReLU out, and two matrices in a row are one matrix, which merges.",
+                right=True,
             ),
         ],
     ),
@@ -79,13 +79,13 @@ QUIZ = [
         "stand in the way of everything. Can they be switched off in the same way?",
         [
             Option(
-                "No: the layers behind them have grown used to what they add",
-                "No: those layers are frozen. Nothing in them has changed.",
-            ),
-            Option(
                 "Yes: without them h goes on as it did before, and all pretrained weights are what they were",
                 "Yes. That holds for every method that leaves the base alone, merged or not.",
                 right=True,
+            ),
+            Option(
+                "No: the layers behind them have grown used to what they add",
+                "No: those layers are frozen. Nothing in them has changed.",
             ),
             Option(
                 "Only after merging them",
