@@ -285,4 +285,4 @@ paths.lessons()
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [04 · Soft prompts](04_soft_prompts.ipynb), load a typed prompt as numbers, then train a prompt that nobody typed.
+# **Next:** [03 · Adapters](03_adapters.ipynb), try to merge one; take out what stands in the way, and find LoRA.

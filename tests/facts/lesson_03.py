@@ -1,0 +1,149 @@
+"""Lesson 03: what its prose may quote, from data/results."""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import Any
+
+from peftlab.bench.results import Results
+from peftlab.course.questions import lesson_03
+from peftlab.show.adapter_figures import places_measured, ratio, runs
+from peftlab.show.lora_figures import accuracies
+from tests.facts import percent
+
+NAME = "03_adapters"
+# Versions, and guesses offered to the reader. Then others' numbers, with their source in the paragraph.
+NOT_MEASURED = {"1.3", "3.0", "8", "60", "80", "85", "1", "15", "200"} | {"30", "21", "3", "2", "4", "6"}
+D, M, BLOCKS = 384, 16, 6
+SEEDS = 3
+HEAD = 12 * D + 12
+
+
+def facts() -> list[str]:
+    return [*counted(), *trained(), *merged(), *timed()]
+
+
+def counted() -> list[str]:
+    """What is arithmetic."""
+    blocks = BLOCKS * (4 * D * D + 2 * D * 4 * D)
+    share = 2 * BLOCKS * 2 * D * M / blocks
+    return [f"with m = 16 add {percent(share, 1)} to the multiplications of the blocks"]
+
+
+def _cells() -> dict[str, Any]:
+    return Results.load("adapter_widths")["cells"]
+
+
+def _runs(arm: str, m: int) -> list[dict[str, Any]]:
+    found = runs(Results.load("adapter_widths"), arm, m)
+    assert len(found) == SEEDS, f"{arm} at {m} has {len(found)} seeds"
+    return found
+
+
+def _accuracy(arm: str, m: int) -> float:
+    return mean(run["accuracy"] for run in _runs(arm, m))
+
+
+def _other(cell: str) -> float:
+    found = accuracies(Results.load("scissors"), cell)
+    assert len(found) == 5  # "five for the others"
+    return mean(found)
+
+
+def _inside_the_grid(arm: str) -> None:
+    """The chosen learning rate was neither the largest nor the smallest that was tried."""
+    tried = {float(key.split("/")[2]): found for key, found in _cells().items() if key.startswith(f"choose/{arm}/")}
+    best = max(tried, key=tried.get)
+    assert min(tried) < best < max(tried), f"{arm}: {tried}"
+
+
+def trained() -> list[str]:
+    """Adapters of several widths beside the head alone, LoRA and full fine-tuning."""
+    _inside_the_grid("houlsby")
+    reached = {m: _accuracy("houlsby", m) for m in (1, 16, 64)}
+    assert max(reached.values()) - min(reached.values()) < 0.01  # "hardly matters"
+    assert reached[16] > _other("head") + 0.04  # "a good part of the way"
+    way = [(value - _other("head")) / (_other("full") - _other("head")) for value in reached.values()]
+    assert 0.6 < min(way) and max(way) < 0.8  # "about two thirds of the way"
+    assert 0 < _other("lora_qv/8") - reached[16] < 0.01  # "within a point of LoRA"
+    thin = _runs("houlsby", 1)[0]["trainable"] - HEAD
+    assert thin == 12 * (2 * D + 1 + D)
+    return [
+        f"they reach {percent(reached[1], 1)}, with 16 {percent(reached[16], 1)}, with 64 {percent(reached[64], 1)}",
+        f"The head alone has {percent(_other('head'), 1)}, LoRA on query and value {percent(_other('lora_qv/8'), 1)}, "
+        f"full fine-tuning {percent(_other('full'), 1)}",
+        f"{thin:,} parameters",
+        f"form a flat line at about {mean(reached.values()):.2f}",
+        f"A dotted line for the head alone lies at {_other('head'):.2f}, a solid one for full fine-tuning at "
+        f"{_other('full'):.2f}",
+    ]
+
+
+def merged() -> list[str]:
+    """What is left with something else in the adapters' place."""
+    found = _runs("houlsby", M)
+    assert all(len(run["explained"]) == 12 for run in found)
+    here = [mean(run["explained"].values()) for run in found]
+    there = [mean(run["explained_verses"].values()) for run in found]
+    below = sum(value < 0 for run in found for value in run["explained_verses"].values())
+    assert max(here) < 0.6 and max(there) < 0.2
+    shares = sorted(share for run in found for each in run["units"].values() for share in each)
+    assert len(shares) == 576 and max(shares) < 1
+    right = {name: mean(run["replaced_by"][name] for run in found) for name in ("map", "mean", "nothing")}
+    same = {name: mean(run["same_answer"][name] for run in found) for name in ("map", "mean", "nothing")}
+    reached, constant = _accuracy("houlsby", M), _accuracy("constant", M)
+    _inside_the_grid("constant")
+    assert abs(constant - reached) < 0.01  # "as much as the whole adapters"
+    assert right["nothing"] < _other("head")
+    linear = [_cells()[f"merge/linear/{seed}"] for seed in range(SEEDS)]
+    assert all(run["accuracy"] == run["merged_exactly"] for run in linear)
+    assert abs(lesson_03.points_without_f()) < 1
+    return [
+        f"Of 576 units in the three stored runs none is always on, {sum(s == 0 for s in shares)} are always off, and "
+        f"the median unit is on for {percent(shares[288])} of the tokens",
+        f"the mean over the twelve adapters is {min(here):.2f} to {max(here):.2f} on other definitions and "
+        f"{min(there):.2f} to {max(there):.2f} on verses",
+        f"{below} of 36 adapters lie below zero",
+        f"With the adapters {percent(reached, 1)} are right, with the maps {percent(right['map'], 1)}, and "
+        f"{percent(same['map'])} of the answers are the same",
+        f"the means give {percent(right['mean'], 1)} and {percent(same['mean'])} of the answers",
+        f"Without any, {percent(right['nothing'], 1)} are left",
+        f"the {percent(_other('head'), 1)} of a head that was trained alone",
+        f"{12 * D:,} numbers in all. Trained like the others they reach {percent(constant, 1)}",
+        f"{percent(mean(run['accuracy'] for run in linear), 1)} without the bend, {percent(reached, 1)} with it",
+    ]
+
+
+def timed() -> list[str]:
+    """What each kind of adapter costs in a forward pass."""
+    stored = Results.load("adapter_latency")
+    sizes = {model: places_measured(stored, model) for model in ("minilm", "smollm2")}
+    every = [cell for cells in sizes.values() for cell in cells]
+
+    def extra(variant: str, cell: str = "minilm/1x32") -> str:
+        return percent(ratio(stored, cell, variant) - 1)
+
+    noise = max(abs(ratio(stored, cell, variant) - 1) for cell in every for variant in ("again", "merged"))
+    assert noise < 0.03
+    every_lora = [ratio(stored, cell, "lora_all") for cell in sizes["minilm"]]
+    for cell in every:  # "more than Houlsby's at every size"; and the order of SmolLM2's panel
+        assert ratio(stored, cell, "lora_all") > ratio(stored, cell, "houlsby")
+        slower = [ratio(stored, cell, variant) for variant in ("houlsby", "pfeiffer", "parallel")]
+        assert ratio(stored, cell, "compacter") > max(slower)
+    thin = [ratio(stored, c, v) for c in sizes["minilm"] for v in ("pfeiffer", "parallel", "houlsby", "lora_qv")]
+    compact = [ratio(stored, cell, "compacter") for cell in sizes["minilm"]]
+    assert 0.995 < min(thin) and round(max(thin), 2) <= 1.14
+    assert len(sizes["minilm"]) == 8 and len(sizes["smollm2"]) == 3 and stored["settings"]["repeats"] == {
+        "minilm": 9, "smollm2": 5
+    }  # fmt: skip
+    return [
+        "stay within 3 % of it everywhere",
+        f"one text of 32 tokens {extra('houlsby')} slower and 32 such texts {extra('houlsby', 'minilm/32x32')}",
+        f"cost {extra('pfeiffer')} and {extra('parallel')} for the one text",
+        f"is the slowest adapter, {extra('compacter')}",
+        f"costs {extra('lora_qv')} for the one text",
+        f"it costs {percent(min(every_lora) - 1)} to {percent(max(every_lora) - 1)} in MiniLM",
+        f"LoRA on all matrices lies between {min(every_lora):.1f} and {max(every_lora):.2f}, Compacter between "
+        f"{min(compact):.2f} and {max(compact):.2f}",
+        f"lie between 1.0 and {max(thin):.2f} in MiniLM",
+    ]
