@@ -224,7 +224,9 @@ def _read(config: Mapping[str, Any], name: str) -> Architecture:
         positions=size("max_position_embeddings", "n_positions", default=2048),
         linears=_linears(family, config, d, heads * head, kv * head, inner),
         dropout=float(_first(config, ("hidden_dropout_prob", "resid_pdrop", "hidden_dropout"), family)),
-        attention_dropout=float(_first(config, ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"), family)),
+        attention_dropout=float(
+            _first(config, ("attention_probs_dropout_prob", "attn_pdrop", "attention_dropout"), family)
+        ),
         config=config,
         name=name,
     )

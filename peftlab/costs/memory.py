@@ -95,6 +95,7 @@ class Memory:
         for part, size in self.parts.items():
             lines.append(f"{part:{width}}  {size / unit:9.2f} {name}  {size / self.total:6.1%}")
         lines.append(f"{'peak, at: ' + self.moment:{width}}  {self.total / unit:9.2f} {name}")
+        lines += [f"({note})" for note in self.assumptions]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -181,8 +182,14 @@ def training(
     notes = [f"{optimizer}, {kernel} kernel; {attention} attention; gradients freed after each step"]
     if on_device != states:
         notes.append(f"the host holds {states / GIB:.2f} GiB of paged optimiser states")
+    if quantize:
+        rest = weights(a, "fp32", quantize, double_quant) - weights(a, dtype, quantize, double_quant)
+        notes.append(f"tables, norms and head stay {dtype}; peft.prepare_model_for_kbit_training would make them fp32")
+        notes[-1] += f" and add {rest / GIB:.2f} GiB"
     if not trained.exact:
-        notes.append(f"the activations of {name} are taken to be those of its sites' inputs; not measured")
+        notes.append(
+            f"of {name}'s activations only the inputs of its sites are counted: parameters exact, the rest a guess"
+        )
     return Memory(title, {k: v for k, v in parts.items() if v}, sums, tuple(notes))
 
 
@@ -197,7 +204,7 @@ def inference(
 ) -> Memory:
     """Memory to generate with a cache of `sequence` tokens in each of `batch` rows."""
     a = architecture(model)
-    _check(a, dtype, "adamw", None, "sdpa", quantize, "cuda", "full", batch, sequence)
+    _check(a, dtype, "adamw", None, "sdpa", quantize, "cuda", "lora", batch, sequence)
     parts = {
         "weights": weights(a, dtype, quantize, double_quant),
         "key-value cache": cache_bytes(a, batch, sequence, dtype) if a.is_decoder else 0,
@@ -238,9 +245,15 @@ def bits_per_weight(double_quant: bool = True) -> float:
 def what_fits(gigabytes: float, method: Any = "lora", *, reserve: float = 1.0, **settings: Any) -> dict[str, Memory]:
     """The published models that can be trained in `gigabytes` (GiB), largest first. `settings` as in `training`."""
     _number("gigabytes", gigabytes)
-    found = {name: training(name, method, **settings) for name in published()}
+    found = {name: training(name, method, **settings) for name in published() if _reads(name, settings)}
     fitting = {name: memory for name, memory in found.items() if memory.fits(gigabytes, reserve=reserve)}
     return dict(sorted(fitting.items(), key=lambda item: -architecture(item[0]).parameters))
+
+
+def _reads(name: str, settings: Mapping[str, Any]) -> bool:
+    """False if the sequence is longer than the model's table of positions."""
+    a = architecture(name)
+    return a.family not in ("gpt2", "bert") or settings.get("sequence", 512) <= a.positions
 
 
 # --- what a method trains ---------------------------------------------------------------------------------------------
@@ -279,21 +292,32 @@ def _plain_lora(a: Architecture, method: Any) -> Trained | None:
 
 def _ask_on_meta(a: Architecture, method: Any) -> Trained:
     """Build the model without memory and ask the method where it goes."""
+    from peftlab import surgery
+
     meta = on_meta(a)
     method = method.prepare(meta)
+    modules = surgery.base_modules(meta)
     sites = method.sites(meta)
     counts = {site.name: method.parameters_at(site) for site in sites}
-    total = sum(counts.values()) + method.shared_parameters(meta)
-    ranks: dict[str, int] = {}
+    kept = [p.numel() for site in method.kept_sites(modules) for p in site.module.parameters()]
+    biases = [p.numel() for own in method.trainable_biases(modules, counts).values() for p in own.values()]
+    total = sum(counts.values()) + method.shared_parameters(meta) + sum(kept) + sum(biases)
     is_lora = type(method).__name__ == "LoRA"
+    ranks: dict[str, int] = {}
     for site in sites:
         for linear in a.linears:
             if re.search(rf"\.\d+\.{re.escape(linear.name)}$", site.name):
                 ranks[linear.name] = max(ranks.get(linear.name, 0), method.rank_at(site) if is_lora else 0)
-    exact = is_lora and not method.use_dora and method.layers_to_transform is None
+    plain = is_lora and not method.use_dora and method.layers_to_transform is None and not method.rank_pattern
     prompt = getattr(method, "num_virtual_tokens", 0) if not sites else 0
-    dropout = getattr(method, "lora_dropout", 0.0)
-    return Trained(total, max(counts.values(), default=total), ranks, exact, prompt, dropout)
+    return Trained(
+        parameters=total,
+        largest=max([*counts.values(), *kept, *biases], default=total),
+        ranks=ranks,
+        exact=plain and not kept and not biases,
+        prompt=prompt,
+        dropout=getattr(method, "lora_dropout", 0.0),
+    )
 
 
 def on_meta(model: Any) -> Any:
@@ -337,6 +361,7 @@ def _moments(
     gradient = trained.parameters * trained_bytes
     head = a.head_parameters * c if full and not a.tied else V * d * c if full and a.is_decoder else 0
     per_block = a.block_parameters * c if full else gradient // a.layers
+    down = a.inner * d * c if full else 0  # the first matrix of a block whose gradient is there
     tied = 2 * V * d * c if full and a.tied and a.is_decoder else 0  # the head's gradient, the table's, and their sum
     recomputed = one if checkpointing else 0
     last_kept = blocks + recomputed
@@ -344,12 +369,12 @@ def _moments(
     return {
         "loss": {"activations": blocks + around, "logits and loss": logits + held + work},
         "last block": {
-            "gradients": head + per_block // 2,
-            "activations": last_kept + around,
+            "gradients": head + down,
+            "activations": last_kept,
             "working space": space + held,
         },
         "first block": {
-            "gradients": head + (a.layers - 1) * per_block + per_block // 2 if full else gradient,
+            "gradients": head + (a.layers - 1) * per_block + down,
             "activations": first_kept,
             "working space": space + held,
         },
@@ -374,13 +399,20 @@ def _before_the_first_adapter(a: Architecture, s: Setting) -> int:
 
 
 def _block_space(a: Architecture, s: Setting, quantize: str | None) -> int:
-    """Gradients on their way through the feed-forward part, where a block is widest (an estimate: two tensors of
-    width f and two of width d, larger where adapters cast to fp32), and one dequantised matrix."""
+    """Gradients on their way through the feed-forward part, where a block is widest, and one dequantised matrix.
+
+    Two tensors of width f (one where the activation function keeps only its input), three where adapters cast; and a
+    few of width d. Counted on small blocks with `live.LiveBytes`; a small share of the total.
+    """
     T, c = s.tokens, s.bytes
     casts = bool(s.ranks) and c < FP32
-    wide = (FP32 + 2 * c if casts else 2 * c if a.gated else c) * T * a.inner
-    largest = max(linear.d_in * linear.d_out for linear in a.linears)
-    return wide + 3 * c * T * a.width + (largest * c if quantize else 0)
+    one_is_enough = s.trained and not a.gated and a.activation != "gelu_new"
+    wide = 3 if casts else 1 if one_is_enough else 2
+    narrow = 6 if casts else 1
+    space = wide * T * a.inner
+    if quantize:  # dequantised when two of the wide tensors are there
+        space = max(space, 2 * T * a.inner + max(linear.d_in * linear.d_out for linear in a.linears))
+    return c * (space + narrow * T * a.width)
 
 
 def _states(parameters: int, bytes_each: int, optimizer: str) -> int:
@@ -445,7 +477,7 @@ def _check(
         raise PeftLabError(f"method={method!r}: choose 'full', 'lora', 'qlora', or pass a method such as LoRA(r=8)")
     if not isinstance(method, str) and not hasattr(method, "parameters_at"):
         raise PeftLabError(f"method={method!r} is not a method of peftlab.methods, nor 'full', 'lora' or 'qlora'")
-    if quantize and isinstance(method, str) and method == "full" and optimizer == "adamw" and device != "cuda":
+    if quantize and isinstance(method, str) and method == "full":
         raise PeftLabError("quantised weights are not trained: choose a method other than 'full'")
 
 
