@@ -44,7 +44,7 @@ class Setting:
     adapter_dropout: float = 0.0
     attention: str = "sdpa"  # "sdpa", "flash" or "eager"
     device: str = "cpu"  # dropout masks are numbers on the CPU, one byte each on a GPU
-    padding: bool = False  # some rows are padded: a mask is passed, which the fused kernels of a CPU do not take
+    padding: bool = False  # some rows are padded, so a mask is passed
 
     @property
     def tokens(self) -> int:
@@ -84,17 +84,20 @@ def norm(a: Architecture, s: Setting, count: int = 1) -> int:
 
 
 def is_fused(a: Architecture, s: Setting) -> bool:
-    """True if no attention matrix is kept. A CPU's fused kernel knows neither dropout nor padding."""
-    if s.attention == "eager":
+    """True if no attention matrix is kept. PyTorch's fused kernels cannot cap scores (Gemma 2), a CPU's cannot drop."""
+    if s.attention == "eager" or (s.attention == "sdpa" and a.config.get("attn_logit_softcapping")):
         return False
-    return s.device != "cpu" or not (a.attention_dropout or s.padding)
+    return s.device != "cpu" or not a.attention_dropout
 
 
 def _attention(a: Architecture, s: Setting) -> int:
     T, c, q, kv = s.tokens, s.bytes, a.q_width, a.kv_width
     if is_fused(a, s):
-        return c * T * (q + kv + kv + q) + FP32 * s.batch * a.heads * s.sequence
-    if s.attention != "eager":
+        rows = FP32 * s.batch * a.heads * s.sequence
+        if s.padding:  # transformers then repeats k and v for every head, and each layer turns the mask into numbers
+            return c * T * 4 * q + rows + c * s.batch * s.sequence**2
+        return c * T * (q + kv + kv + q) + rows
+    if s.attention == "sdpa" and a.attention_dropout:
         c = FP32  # a CPU's plain formula computes in fp32
     each = c
     if s.attention == "eager" and a.family in UPCASTS_SOFTMAX and c < FP32:

@@ -131,8 +131,9 @@ def training(
     kernel: how the optimiser is computed: "loop" (PyTorch's default on a CPU; two temporary copies of the largest
         tensor), "foreach" (the default on a GPU; one temporary copy of all), "fused" (none). None: the default.
     checkpointing: keep only each block's input and compute the block again.
-    attention: "sdpa" or "flash" keep no attention matrix, "eager" does. On a CPU sdpa falls back to the plain
-        formula where there is dropout or a padding mask.
+    attention: "sdpa" or "flash" keep no attention matrix, "eager" does. sdpa falls back to the plain formula for
+        Gemma 2, and on a CPU where attention has dropout.
+    padding: some rows are padded. Then k and v are repeated for every head, and each layer keeps a mask.
     quantize: None or "nf4", for the matrices of the blocks. double_quant: also quantise the scales.
     keeps_logits: the caller holds the model's output during the backward pass (`out = model(...)`).
 
@@ -308,11 +309,12 @@ def _ask_on_meta(a: Architecture, method: Any) -> Trained:
         for linear in a.linears:
             if re.search(rf"\.\d+\.{re.escape(linear.name)}$", site.name):
                 ranks[linear.name] = max(ranks.get(linear.name, 0), method.rank_at(site) if is_lora else 0)
+    tensors = [method.rank_at(s) * max(s.in_features, s.out_features) for s in sites] if is_lora else counts.values()
     plain = is_lora and not method.use_dora and method.layers_to_transform is None and not method.rank_pattern
     prompt = getattr(method, "num_virtual_tokens", 0) if not sites else 0
     return Trained(
         parameters=total,
-        largest=max([*counts.values(), *kept, *biases], default=total),
+        largest=max([*tensors, *kept, *biases], default=total),
         ranks=ranks,
         exact=plain and not kept and not biases,
         prompt=prompt,
