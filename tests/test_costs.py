@@ -14,7 +14,7 @@ import peftlab
 from peftlab.bench import memory as memory_bench
 from peftlab.bench import memory_gpu
 from peftlab.bench.results import Results
-from peftlab.costs import activations, configs, energy, flops, latency, memory, scaling
+from peftlab.costs import activations, configs, energy, flops, latency, memory, scaling, trained
 from peftlab.costs.live import LiveBytes, resident_peak
 from peftlab.errors import PeftLabError
 from peftlab.methods import IA3, OFT, LNTuning, LoRA, PrefixTuning, PromptTuning
@@ -70,7 +70,7 @@ def batch(family: str, rows: int = 3, length: int = 40) -> dict[str, torch.Tenso
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_those_of_the_model_that_transformers_builds(name):
-    built = sum(p.numel() for p in memory.on_meta(name).parameters())
+    built = sum(p.numel() for p in trained.on_meta(name).parameters())
     assert configs.architecture(name).parameters == built
 
 
@@ -293,6 +293,21 @@ def test_the_peak_of_a_step_is_predicted(family, lora, checkpointing):
     assert found.total == pytest.approx(step_peak(model, inputs), rel=0.10)
 
 
+@pytest.mark.parametrize("kernel", memory.KERNELS)
+def test_the_optimisers_temporary_copies_are_predicted(kernel):
+    model = small("llama", attention="sdpa")
+    how = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}[kernel]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, **how)
+    for _ in range(2):
+        model(**batch("llama", 1, 3)).loss.backward()
+        with LiveBytes(model, optimizer) as live:  # the second step's: the states exist
+            optimizer.step()
+        optimizer.zero_grad()
+    settings = {"batch": 1, "sequence": 3, "dtype": "fp32", "device": "cpu"}
+    predicted = memory.training(model.config, "full", kernel=kernel, **settings).moments["step"]
+    assert predicted == pytest.approx(live.peak, rel=0.02)
+
+
 @pytest.mark.parametrize("keeps", [False, True])
 def test_who_holds_the_output_holds_the_logits(keeps):
     config = AutoConfig.for_model("llama", **{**TINY["llama"], "vocab_size": 5000, "num_hidden_layers": 1})
@@ -487,14 +502,18 @@ def test_bitsandbytes_packs_into_the_bytes_that_the_formula_says():
 )
 def test_trained_parameters_are_those_that_attach_makes(method):
     model = small("llama")
-    counted = memory.what_trains(model, method).parameters
+    counted = trained.what_trains(model, method).parameters
     assert counted == peftlab.count_parameters(peftlab.attach(model, method)).trainable
+
+
+def test_the_example_of_the_docstring():
+    assert trained.what_trains("llama-2-7b", LoRA(r=8, target_modules=["q_proj", "v_proj"])).parameters == 4_194_304
 
 
 def test_the_short_way_to_count_lora_agrees_with_the_long_one():
     for name in ("gpt2", "llama-3.2-1b", "pythia-70m", "phi-1.5", "phi-3-mini", "qwen3-0.6b", "gemma-2-2b"):
         a = configs.architecture(name)
-        assert memory._plain_lora(a, LORA) == memory._ask_on_meta(a, LORA)
+        assert trained._plain_lora(a, LORA) == trained._ask_on_meta(a, LORA)
 
 
 def test_what_fits_is_sorted_and_shrinks_with_the_card():

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftlab.costs.configs import Architecture, architecture
-from peftlab.costs.memory import what_trains
+from peftlab.costs.trained import what_trains
 from peftlab.errors import PeftLabError
 
 

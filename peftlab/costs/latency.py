@@ -27,6 +27,7 @@ from typing import Any
 from peftlab.costs import flops as flop_counts
 from peftlab.costs import memory
 from peftlab.costs.configs import Architecture, architecture
+from peftlab.costs.trained import what_trains
 from peftlab.errors import PeftLabError
 
 CALLS_PER_LORA = 4  # A, B, times α/r, plus: one each
@@ -136,7 +137,7 @@ def generate(
     done = 2 * batch * (a.matrix_parameters + 2 * a.layers * (context + 1) * a.q_width)
     calls = a.layers * _calls(a) + CALLS_OUTSIDE
     if adapter is not None:
-        trained = memory.what_trains(a, adapter)
+        trained = what_trains(a, adapter)
         read += trained.parameters * memory.FP32
         done += 2 * batch * trained.parameters
         calls += CALLS_PER_LORA * len(trained.ranks) * a.layers
@@ -162,7 +163,7 @@ def training(
     if method == "qlora":
         method, quantize = "lora", quantize or "nf4"
     passes = 3 if checkpointing else 2
-    trained = memory.what_trains(a, method)
+    trained = what_trains(a, method)
     each = memory.BYTES[dtype] if method == "full" else memory.FP32
     read = passes * memory.weights(a, dtype, quantize) + 6 * trained.parameters * each
     done = flop_counts.training(a, method, batch=batch, sequence=sequence, checkpointing=checkpointing).total

@@ -2,7 +2,7 @@
 
     print(training("llama-2-7b", "full", batch=4, sequence=512, dtype="bf16"))      # a table
     training("llama-2-7b", "qlora", checkpointing=True).fits(8)
-    training("tiny config or dict", LoRA(r=8, target_modules=["q_proj", "v_proj"]))
+    training(AutoConfig.from_pretrained("a/hub-id"), LoRA(r=8, target_modules=["q_proj", "v_proj"]))
     what_fits(24, "lora")
 
 The bytes of one parameter, before any activation:
@@ -23,7 +23,6 @@ backward pass has reached it), *end of backward* (all gradients are there), *ste
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ from typing import Any
 from peftlab.costs import activations
 from peftlab.costs.activations import FP32, Setting
 from peftlab.costs.configs import Architecture, architecture, published
+from peftlab.costs.trained import Trained, what_trains
 from peftlab.errors import PeftLabError
 
 GIB = 2**30
@@ -38,23 +38,9 @@ BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16"
 BLOCK = 64  # NF4: weights that share one scale (Dettmers et al., 2023, arXiv:2305.14314)
 SCALES = 256  # double quantisation: scales that share one second-level scale
 BLOCK_8BIT = 256  # values that share one scale in an 8-bit moment (bitsandbytes)
-SMALLEST_8BIT = 4096  # bitsandbytes keeps the moments of smaller tensors in fp32
 CUBLAS = {"cpu": 0, "cuda": 32 * 2**20}  # the workspace that PyTorch gives cuBLAS on an H100
 OPTIMIZERS = ("adamw", "adamw_fp32", "adamw8bit", "paged_adamw", "paged_adamw8bit", "sgd", "momentum")
 KERNELS = ("loop", "foreach", "fused")
-DEFAULT_RANK = 16
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a method trains: how many numbers, how large the largest tensor is, and where its adapters sit."""
-
-    parameters: int
-    largest: int
-    ranks: Mapping[str, int]  # linear layer's name in a block -> rank
-    exact: bool = True  # False: the parameters are exact, the activations of this method are a guess
-    prompt: int = 0  # virtual tokens that lengthen every row
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,8 +114,9 @@ def training(
         half-precision parameters, an fp32 master copy), "adamw8bit", "paged_adamw", "paged_adamw8bit" (paged: the
         states may leave the GPU, so 0 is counted there and an assumption says how much the host must hold),
         "sgd", "momentum".
-    kernel: how the optimiser is computed: "loop" (PyTorch's default on a CPU; two temporary copies of the largest
-        tensor), "foreach" (the default on a GPU; one temporary copy of all), "fused" (none). None: the default.
+    kernel: how the optimiser is computed. "loop": PyTorch's default on a CPU; two temporary copies of the largest
+        tensor (and for a moment the one before it, which is left out here). "foreach": the default on a GPU; a temporary
+        copy of all. "fused": none. None: the default.
     checkpointing: keep only each block's input and compute the block again.
     attention: "sdpa" or "flash" keep no attention matrix, "eager" does. sdpa falls back to the plain formula for
         Gemma 2, and on a CPU where attention has dropout.
@@ -255,83 +242,6 @@ def _reads(name: str, settings: Mapping[str, Any]) -> bool:
     """False if the sequence is longer than the model's table of positions."""
     a = architecture(name)
     return a.family not in ("gpt2", "bert") or settings.get("sequence", 512) <= a.positions
-
-
-# --- what a method trains ---------------------------------------------------------------------------------------------
-
-
-def what_trains(model: Any, method: Any) -> Trained:
-    """Trainable parameters of a method on a model, from its own formula (`Method.parameters_at`)."""
-    a = architecture(model)
-    if isinstance(method, str):
-        if method == "full":
-            largest = max(a.vocabulary * a.width, *(linear.d_in * linear.d_out for linear in a.linears))
-            return Trained(a.parameters, largest, {})
-        from peftlab.methods import LoRA
-
-        method = LoRA(r=DEFAULT_RANK, lora_alpha=2 * DEFAULT_RANK, target_modules="all-linear")
-    return _plain_lora(a, method) or _ask_on_meta(a, method)
-
-
-def _plain_lora(a: Architecture, method: Any) -> Trained | None:
-    """LoRA with one rank on matrices of every block: no model needs to be built for that."""
-    targets = getattr(method, "target_modules", None)
-    plain = type(method).__name__ == "LoRA" and (targets == "all-linear" or isinstance(targets, list))
-    special = ("use_dora", "layers_to_transform", "rank_pattern", "exclude_modules", "modules_to_save")
-    if not plain or method.bias != "none" or any(getattr(method, name) for name in special):
-        return None
-    last = {linear.name.split(".")[-1] for linear in a.linears}
-    wanted = last if targets == "all-linear" else set(targets)
-    if not wanted <= last or (a.family == "bert" and "dense" in wanted):  # the pooler has a matrix of that name too
-        return None
-    r = method.r
-    hit = [linear for linear in a.linears if linear.name.split(".")[-1] in wanted]
-    count = a.layers * sum(r * (linear.d_in + linear.d_out) for linear in hit)
-    largest = max(r * max(linear.d_in, linear.d_out) for linear in hit)
-    return Trained(count, largest, {linear.name: r for linear in hit}, dropout=method.lora_dropout)
-
-
-def _ask_on_meta(a: Architecture, method: Any) -> Trained:
-    """Build the model without memory and ask the method where it goes."""
-    from peftlab import surgery
-
-    meta = on_meta(a)
-    method = method.prepare(meta)
-    modules = surgery.base_modules(meta)
-    sites = method.sites(meta)
-    counts = {site.name: method.parameters_at(site) for site in sites}
-    kept = [p.numel() for site in method.kept_sites(modules) for p in site.module.parameters()]
-    biases = [p.numel() for own in method.trainable_biases(modules, counts).values() for p in own.values()]
-    total = sum(counts.values()) + method.shared_parameters(meta) + sum(kept) + sum(biases)
-    is_lora = type(method).__name__ == "LoRA"
-    ranks: dict[str, int] = {}
-    for site in sites:
-        for linear in a.linears:
-            if re.search(rf"\.\d+\.{re.escape(linear.name)}$", site.name):
-                ranks[linear.name] = max(ranks.get(linear.name, 0), method.rank_at(site) if is_lora else 0)
-    tensors = [method.rank_at(s) * max(s.in_features, s.out_features) for s in sites] if is_lora else counts.values()
-    plain = is_lora and not method.use_dora and method.layers_to_transform is None and not method.rank_pattern
-    prompt = getattr(method, "num_virtual_tokens", 0) if not sites else 0
-    return Trained(
-        parameters=total,
-        largest=max([*tensors, *kept, *biases], default=total),
-        ranks=ranks,
-        exact=plain and not kept and not biases,
-        prompt=prompt,
-        dropout=getattr(method, "lora_dropout", 0.0),
-    )
-
-
-def on_meta(model: Any) -> Any:
-    """The model that transformers builds from the config, on the meta device: shapes, no numbers, no memory."""
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-
-    a = architecture(model)
-    config = AutoConfig.for_model(**dict(a.config))
-    kind = AutoModelForCausalLM if a.is_decoder else AutoModel
-    with torch.device("meta"):
-        return kind.from_config(config)
 
 
 # --- the moments of a step --------------------------------------------------------------------------------------------
@@ -486,6 +396,3 @@ def _check(
 def _number(name: str, value: float) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise PeftLabError(f"{name}={value!r}: give a number above 0")
-
-
-__all__ = ["Memory", "bits_per_weight", "cache_bytes", "inference", "training", "weights", "what_fits", "what_trains"]
