@@ -115,8 +115,8 @@ def training(
         states may leave the GPU, so 0 is counted there and an assumption says how much the host must hold),
         "sgd", "momentum".
     kernel: how the optimiser is computed. "loop": PyTorch's default on a CPU; two temporary copies of the largest
-        tensor (and for a moment the one before it, which is left out here). "foreach": the default on a GPU; a temporary
-        copy of all. "fused": none. None: the default.
+        tensor (and for a moment the one before it, which is left out here). "foreach": the default on a GPU; one
+        temporary copy of all. "fused": none. None: the default.
     checkpointing: keep only each block's input and compute the block again.
     attention: "sdpa" or "flash" keep no attention matrix, "eager" does. sdpa falls back to the plain formula for
         Gemma 2, and on a CPU where attention has dropout.
