@@ -73,6 +73,17 @@ def test_the_rooms_beside_the_core_know_the_verbs_at_most(name):
     assert not ours(found) & {"course", "show", "bench"}
 
 
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("costs/")])
+def test_costs_know_no_trainer(name):
+    """They predict from a config. What is measured is handed to them; benches and tests load the models."""
+    found = imports(name)
+    assert packages(found) <= {"torch", "transformers", "peftlab", *sys.stdlib_module_names}
+    parts = {part for part in ours(found) if (PACKAGE / part).is_dir() or f"{part}.py" in FILES}
+    assert parts <= {"costs", "methods", "surgery", "errors"}
+    if name not in ("costs/live.py",):  # a config is read, and a table printed, before torch is needed
+        assert not packages(imports(name, only_at_the_top=True)) & {"torch", "transformers"}
+
+
 def test_nobody_below_imports_what_sits_on_top():
     top = {"course", "show", "bench"}
     for name in FILES:

@@ -27,7 +27,8 @@ def main() -> None:
             print(f"{name:12} {(importlib.import_module(f'peftlab.bench.{name}').__doc__ or '').splitlines()[0]}")
         return
     module = importlib.import_module(f"peftlab.bench.{arguments.name}")
-    module.run(Results.open(arguments.name, fresh=arguments.fresh))
+    stored_as = getattr(module, "STORED_AS", arguments.name)
+    module.run(Results.open(stored_as, fresh=arguments.fresh))
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def result_page(name: str, content: Mapping[str, Any], bench: Path, lessons: Seq
         f"# {name}",
         what_it_measured(name, bench),
         f'<p><a href="../downloads/results/{name}.json" download>Download {name}.json</a></p>',
-        f"To measure it again: `python -m peftlab.bench {name} --fresh`.",
+        f"To measure it again: `python -m peftlab.bench {measurement(name, bench).stem} --fresh`.",
         f"Used in {used}." if used else "",
         "## What is in it",
         "A cell is one run, kept under its key. Keys with the same first part belong together.",
@@ -156,11 +156,17 @@ def result_page(name: str, content: Mapping[str, Any], bench: Path, lessons: Seq
 
 def what_it_measured(name: str, bench: Path) -> str:
     """The first paragraph of the measurement's own description."""
-    path = bench / f"{name.removesuffix('_gpu')}.py"  # the same measurement on another machine
+    path = measurement(name, bench)
     if not path.exists():
         return "No description."
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "No description."
     return " ".join(text.split("\n\n")[0].split())
+
+
+def measurement(name: str, bench: Path) -> Path:
+    """The file that made a result: its namesake, or one measurement for several machines."""
+    own = bench / f"{name}.py"
+    return own if own.exists() else bench / f"{name.removesuffix('_gpu').removesuffix('_cpu')}.py"
 
 
 def measured_on(content: Mapping[str, Any]) -> str:

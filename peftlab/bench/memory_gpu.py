@@ -1,0 +1,157 @@
+"""Peak memory of a training step on a GPU: predicted from the config, and measured by PyTorch's allocator.
+
+Two Llama shapes with random weights (memory does not depend on their values), full fine-tuning, LoRA and QLoRA (peft,
+r=16 on every matrix of a block, fp32 adapters), with and without checkpointing, in three rounds, taken in turns.
+"""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftlab.bench.results import Results
+from peftlab.costs import memory
+from peftlab.costs.live import LiveBytes
+from peftlab.errors import PeftLabError
+
+ROUNDS = 3
+BATCH, SEQUENCE = 4, 512
+RANK = 16
+_LLAMA = {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": False, "max_position_embeddings": 2048}
+SHAPES: dict[str, dict[str, Any]] = {
+    "1.1B": {
+        **_LLAMA,
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    },
+    "6.7B": {
+        **_LLAMA,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+    },
+}
+METHODS = ("full", "lora", "qlora")
+
+
+def run(results: Results) -> None:
+    if not torch.cuda.is_available():
+        raise PeftLabError("this measurement needs a GPU with 60 GiB; `python -m peftlab.bench memory` needs none")
+    results.settings(
+        shapes=SHAPES,
+        batch=BATCH,
+        sequence=SEQUENCE,
+        r=RANK,
+        rounds=ROUNDS,
+        dtype="bf16",
+        optimizer="torch.optim.AdamW(fused=True)",
+        attention="sdpa",
+    )
+    for round_ in range(ROUNDS):
+        for shape, config in SHAPES.items():
+            for method in METHODS:
+                for checkpointing in (False, True):
+                    cell = f"{shape}/{method}/{'checkpointing' if checkpointing else 'plain'}/{round_}"
+                    results.cell(cell, partial(compared, config, method, checkpointing))
+
+
+def predict(
+    config: dict[str, Any], method: str, checkpointing: bool, batch: int = BATCH, sequence: int = SEQUENCE
+) -> memory.Memory:
+    return memory.training(
+        config, method, batch=batch, sequence=sequence, dtype="bf16", kernel="fused", checkpointing=checkpointing
+    )
+
+
+def compared(config: dict[str, Any], method: str, checkpointing: bool) -> dict[str, Any]:
+    predicted = predict(config, method, checkpointing)
+    measured = measure(config, method, checkpointing, BATCH, SEQUENCE, "cuda")
+    gc.collect()  # the model, so that the next cell starts from nothing
+    torch.cuda.empty_cache()
+    error = round(predicted.total / measured["measured"] - 1, 4)
+    return {"predicted": predicted.total, **measured, "error": error, "moment": predicted.moment}
+
+
+def measure(
+    config: dict[str, Any], method: str, checkpointing: bool, batch: int, sequence: int, device: str
+) -> dict[str, int]:
+    """Bytes: the model alone, and the peak of the second step. On a GPU the allocator's, on a CPU live tensors'."""
+    before = torch.cuda.memory_allocated() if device == "cuda" else 0
+    model = build(config, method, checkpointing, device)
+    weights = torch.cuda.memory_allocated() - before if device == "cuda" else 0
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
+    ids = torch.randint(0, config["vocab_size"], (batch, sequence), device=device)
+
+    def once() -> None:
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    once()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        once()
+        torch.cuda.synchronize()
+        found = {"weights": weights, "measured": torch.cuda.max_memory_allocated() - before, "before": before}
+        found["reserved"] = torch.cuda.max_memory_reserved()
+    else:
+        with LiveBytes(model, optimizer, ids) as live:
+            once()
+        found = {"weights": weights, "measured": live.peak, "before": before}
+    return found
+
+
+def build(config: dict[str, Any], method: str, checkpointing: bool, device: str) -> nn.Module:
+    """A model of this shape with random weights in bf16, ready to train."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16)
+    if method == "qlora":
+        model.requires_grad_(False)
+        for layer in model.model.layers:
+            quantise(layer, device)
+    if checkpointing:
+        model.config.use_cache = False
+        model.gradient_checkpointing_enable()
+    if method != "full":
+        targets = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+        model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets))
+    return model.train()
+
+
+def quantise(module: nn.Module, device: str) -> None:
+    """Every linear layer inside becomes bitsandbytes' NF4 with doubly quantised scales, one at a time."""
+    import bitsandbytes as bnb
+
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            new = bnb.nn.Linear4bit(
+                child.in_features,
+                child.out_features,
+                bias=child.bias is not None,
+                compute_dtype=torch.bfloat16,
+                compress_statistics=True,
+                quant_type="nf4",
+                device="meta",
+            )
+            new.weight = bnb.nn.Params4bit(
+                child.weight.data.cpu(), requires_grad=False, compress_statistics=True, quant_type="nf4"
+            )
+            new.bias = child.bias
+            setattr(module, name, new.to(device))
+        else:
+            quantise(child, device)
