@@ -66,6 +66,13 @@ def trained() -> list[str]:
     way = [(value - _other("head")) / (_other("full") - _other("head")) for value in reached.values()]
     assert 0.6 < min(way) and max(way) < 0.8  # "about two thirds of the way"
     assert 0 < _other("lora_qv/8") - reached[16] < 0.01  # "within a point of LoRA"
+    others = {arm: _accuracy(arm, m) for arm, m in (("pfeiffer", 16), ("parallel", 16), ("compacter", 12))}
+    for arm, value in others.items():  # "Nor does the place"; "came out within a point"
+        _inside_the_grid(arm)
+        assert abs(value - reached[16]) < 0.01
+    size = {arm: _runs(arm, 12 if arm == "compacter" else M)[0]["trainable"] - HEAD for arm in (*others, "houlsby")}
+    assert size["pfeiffer"] * 2 == size["houlsby"] and abs(size["parallel"] * 2 / size["houlsby"] - 1) < 0.01
+    assert 0.09 < size["compacter"] / size["houlsby"] < 0.11  # "with a tenth"
     thin = _runs("houlsby", 1)[0]["trainable"] - HEAD
     assert thin == 12 * (2 * D + 1 + D)
     return [
@@ -73,6 +80,9 @@ def trained() -> list[str]:
         f"The head alone has {percent(_other('head'), 1)}, LoRA on query and value {percent(_other('lora_qv/8'), 1)}, "
         f"full fine-tuning {percent(_other('full'), 1)}",
         f"{thin:,} parameters",
+        f"Pfeiffer's adapters reach {percent(others['pfeiffer'], 1)} and the parallel ones "
+        f"{percent(others['parallel'], 1)}, both with m = {M}",
+        f"reaches {percent(others['compacter'], 1)} with a tenth",
         f"form a flat line at about {mean(reached.values()):.2f}",
         f"A dotted line for the head alone lies at {_other('head'):.2f}, a solid one for full fine-tuning at "
         f"{_other('full'):.2f}",
