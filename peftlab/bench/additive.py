@@ -43,8 +43,9 @@ def run(results: Results) -> None:
     data = datasets.load("wordnet_topics")
     base, tokenizer = models.load("minilm", num_labels=len(data.classes))
     results.settings(
-        **SETTINGS, seeds=list(SEEDS), rates=list(RATES), length=LENGTH, data="wordnet_topics", model="minilm", threads=1
-    )
+        **SETTINGS, seeds=list(SEEDS), rates=list(RATES), length=LENGTH, data="wordnet_topics", model="minilm",
+        threads=1,
+    )  # fmt: skip
     start = Start(base, tokenizer, data)
     for name, method in METHODS.items():
         lr = interior_best(FIRST[name], lambda lr: tried(results, start, name, method, lr))  # noqa: B023
