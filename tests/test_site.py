@@ -20,9 +20,10 @@ from peftlab.course.exercise import Exercise, exercise
 from peftlab.course.lessons import Lesson
 from peftlab.course.site import atlas, check, lessons, links, pages
 from peftlab.course.site import build as site_build
+from peftlab.course.site import side_by_side as comparison
 from peftlab.errors import PeftLabError
 from peftlab.methods.base import METHODS
-from peftlab.show import palette
+from peftlab.show import palette, side_by_side
 from peftlab.show.knobs import WITHOUT_KERNEL
 from peftlab.show.word_switch import ASLEEP
 from tests.built_site import built_site
@@ -251,7 +252,7 @@ def test_the_table_of_contents_has_its_parts_in_order():
     assert files["Start"] == ["lessons", "overview"]
     assert files["Bridges"] == ["notebooks/B1_name"]
     assert files["Lessons"] == ["notebooks/00_name", "notebooks/06_name", "notebooks/06x_name"]
-    assert files["Reference"] == ["atlas", "glossary", "about", "zebra", "results", "builds"]
+    assert files["Reference"] == ["atlas", "side_by_side", "glossary", "about", "zebra", "results", "builds"]
 
 
 def test_the_atlas_tells_every_method_and_links_to_each():
@@ -262,6 +263,22 @@ def test_the_atlas_tells_every_method_and_links_to_each():
         for fact in (method.card.use_when, method.card.avoid_when, method.card.unknown):
             assert fact and f"\n: {lessons.plain(fact)}\n" in text
     assert text.count("\n### ") == len(METHODS)
+
+
+def test_the_page_side_by_side_holds_what_was_stored_and_leaves_out_what_was_not():
+    names = ("scissors", "adapter_widths", "additive")
+    results = {name: json.loads((ROOT / f"data/results/{name}.json").read_text("utf-8")) for name in names}
+    shown = side_by_side.rows(results)
+    assert [row.mean for row in shown] == sorted((row.mean for row in shown), reverse=True)
+    for row in shown:
+        assert len(row.accuracies) >= 3 and len(set(row.accuracies)) > 1, row.name
+    full = next(row for row in shown if row.name == "full fine-tuning")
+    cells = results["scissors"]["cells"]
+    assert sorted(full.accuracies) == sorted(cells[f"full/{s}"]["accuracy"] for s in range(5))
+    text = comparison.page(results)
+    assert all(comparison.link(row) in text and row.name in comparison.described(shown) for row in shown)
+    fewer = side_by_side.rows({"scissors": results["scissors"]})
+    assert {row.family for row in fewer} == {"baseline", "reparameterisation"}
 
 
 def test_a_card_in_the_atlas_is_text_and_not_markup(monkeypatch):

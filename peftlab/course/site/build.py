@@ -15,7 +15,7 @@ import nbformat
 import yaml
 
 from peftlab.course import lessons as course
-from peftlab.course.site import atlas, check, lessons, pages
+from peftlab.course.site import atlas, check, lessons, pages, side_by_side
 from peftlab.course.site.links import Map, rewrite
 from peftlab.errors import PeftLabError
 from peftlab.files import write_whole
@@ -84,6 +84,7 @@ def stage(source: Path) -> None:
         _write(source / bibliography.name, bibliography.read_bytes())
     shutil.copytree(BOOK / "assets", source / "assets")
     _write(source / "assets" / "vendor" / MATHJAX, mathjax())
+    _write(source / side_by_side.FIGURE, side_by_side.drawn(results))
     for name, text in texts.items():
         _write(source / f"{name}.md", rewrite(text, f"book/{name}.md", places).encode())
     for path, text in made.items():
@@ -100,6 +101,7 @@ def made_pages(built: list, planned: list, results: dict) -> dict[str, str]:
         "lessons.md": pages.lessons_page(built, planned),
         "builds.md": pages.builds_page(built, course.build_record()),
         "atlas.md": atlas.page(ROOT),
+        "side_by_side.md": side_by_side.page(results),
     }
     if results:
         made["results.md"] = pages.results_page(results, BENCH)

@@ -43,6 +43,7 @@ def toc(lessons: Sequence[Lesson], pages: Sequence[str], results: Sequence[str])
             "caption": "Reference",
             "chapters": [
                 {"file": "atlas"},
+                {"file": "side_by_side"},
                 *({"file": name} for name in reference),
                 *([stored] if results else []),
                 {"file": "builds"},
