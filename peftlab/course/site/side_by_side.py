@@ -19,8 +19,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     shown = rows(results)
     by_name = {row.name: row for row in shown}
     full, head = by_name["full fine-tuning"], by_name["head only"]
-    body = [[link(row), row.family, f"{row.trained:,}", f"{row.rate:g}", *reached(row)] for row in shown]
-    head_row = ["method", "family", "trained, without the head", "learning rate", "accuracy", "seeds from–to", "seeds"]
+    body = [[link(row), *reached(row), f"{row.trained:,}", f"{row.rate:g}", row.family] for row in shown]
+    head_row = ["method", "accuracy", "seeds from–to", "seeds", "trained, without the head", "learning rate", "family"]
     return "\n\n".join(
         [
             "# Methods side by side",
@@ -30,7 +30,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
             "1,200 test definitions, which no choice has seen.",
             f"```{{figure}} {FIGURE}\n:alt: {described(shown)}\n\nSmall marks are seeds, large ones their mean. The "
             "dotted lines are the head alone and full fine-tuning.\n```",
-            table(head_row, body, right=[2, 3, 4, 6]),
+            table(head_row, body, right=[1, 2, 3, 4, 5]),
             "## How to read it",
             f"The head alone has {percent(head.mean)}, full fine-tuning {percent(full.mean)}. What lies between them "
             "is what there is to win on this task, and a row takes part of it.",
