@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
-from peftlab.course.exercise import Exercise, Mutant
+from peftlab.course.exercise import Exercise, Mutant, WrongForm
 
 
 def _generator() -> torch.Generator:
@@ -130,6 +133,23 @@ def _wide_behind(P, X, mask, labels):  # noqa: ANN001, ANN202
     return inputs, mask, torch.cat([labels, labels.new_full((batch, n), -100)], dim=1)
 
 
+def _same_and_whole_labels(answer: Callable) -> Callable:
+    """The loss takes whole numbers as labels, so labels of the right value are wrong as floating-point numbers."""
+
+    @wraps(answer)
+    def compared(P: Tensor, X: Tensor, mask: Tensor, labels: Tensor):  # noqa: ANN202
+        found = answer(P, X, mask, labels)
+        last = found[2] if isinstance(found, tuple | list) and len(found) == 3 else None
+        if isinstance(last, Tensor) and last.is_floating_point():
+            raise WrongForm(
+                "The labels became floating-point numbers, and the loss wants whole ones: "
+                "labels.new_full((batch, n), -100) keeps their kind."
+            )
+        return found
+
+    return compared
+
+
 def _added(P, X, mask, labels):  # noqa: ANN001, ANN202
     return X + P.mean(0), mask, labels
 
@@ -211,6 +231,7 @@ EXERCISES = [
         minutes=8,
         solution=prepend,
         cases=_prepend_cases,
+        compares=_same_and_whole_labels,
         tolerance=1e-6,
         hints=(
             "Three torch.cat along dim=1. P has no batch dimension yet: P.expand(batch, -1, -1).",

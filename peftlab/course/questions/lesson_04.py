@@ -38,8 +38,8 @@ QUIZ = [
         [
             Option(
                 "A larger rate, by a factor of a hundred or more: each entry can hardly move from where it started",
-                "Yes. With Adam an entry moves by about the rate in a step, so by at most 0.06 in all, and it started "
-                "at random with a size around 1.",
+                "Yes. With Adam an entry moves by about the rate in a step, so by some 0.06 in all, and it started at "
+                "random with a size around 1.",
                 right=True,
             ),
             Option(
@@ -49,8 +49,8 @@ QUIZ = [
             ),
             Option(
                 "A larger model: prompt tuning needs billions of parameters",
-                "No, not first. The gap to full training closes with size in Lester et al. (2021), but nothing moving "
-                "at all is another disease.",
+                "No, not first. The gap to full training closes with size in Lester et al. (2021), but a rate "
+                "that is too small must be ruled out first.",
             ),
         ],
     ),
@@ -61,8 +61,8 @@ QUIZ = [
         [
             Option(
                 "The keys of the prompt were turned to positions 0 to 66, so the question stands on top of them",
-                "Yes. Position is in the angle between query and key, and a question at 0 comes *before* most of its "
-                "own prompt.",
+                "Yes. Position is in the angle between query and key. Where two tokens have the same position, the "
+                "angles say that they stand in the same place.",
                 right=True,
             ),
             Option(
@@ -127,7 +127,7 @@ PREDICTIONS = [
     Prediction(
         "capture",
         "The scores of the next token, once with the 67 tokens of examples typed in front, once with the captured keys "
-        "and values. The largest score is about 36. How far do they differ?",
+        "and values. The largest score is about 31. How far do they differ?",
         choices=[
             "by several units: keys and values are only a part of what a prompt does",
             "by about a tenth: close, not equal",

@@ -61,7 +61,8 @@ QUIZ = [
             Option(
                 "None with finite keys, for all inputs: λ is above zero, and what it takes away must be given back "
                 "exactly",
-                "Yes. The gate is never quite shut. LLaMA-Adapter puts a second gate in front that can be zero.",
+                "Yes. The gate is never quite shut. LLaMA-Adapter gives the prompt a softmax of its own and puts a "
+                "trained gate in the place of λ: at zero nothing changes.",
                 right=True,
             ),
         ],
