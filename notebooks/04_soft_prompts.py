@@ -61,7 +61,7 @@ for word in ("river", "courage"):
     print(f"{word}, with examples: {complete(model, tokenizer, [examples + question])[0]}")
 
 # %% [markdown]
-# The style of a dictionary, learned from four examples. (The style, not the truth: see lesson 00.)
+# The style of a dictionary, from four examples. (The style, not the truth: see lesson 00.)
 #
 # ## What is left of it
 #
@@ -165,7 +165,7 @@ assert loss_at[67] < no_prompt - 0.4 < no_prompt < loss_at[0] - 0.4 and abs(loss
 assert loss_at[67] < loss_at[-40] < no_prompt  # in front of its own prompt, and better than without
 
 # %% [markdown]
-# From 67 the examples help. From 0 the loss is *worse than with no prompt at all*: the question stands on top of its own examples. Go on past 67: even 300 does little harm here. Go in front of them, to -40: still better than no prompt. So what hurts is the collision, not the order and not a want of precision. (A second trap: the two line breaks at the end of `examples` are one token alone, and two before a word. `front_ids` splits them as they stand in the whole text.)
+# From 67 the examples help. From 0 the loss is *worse than with no prompt at all*: the question stands on top of its own examples. Go on past 67: even 300 does little harm here. Go in front of them, to -40: still better than no prompt. So what hurts is the collision, not the order and not a want of precision.
 #
 # ## From capturing to training
 #
@@ -236,7 +236,7 @@ _ = prompt_figures.leaderboard(stored, tasks)
 #
 # How sure is that? The soft prompts are *one seed each*, 180 steps of 32 words on an H100. That run was cut short before its other seeds came, so we read nothing into small gaps. (LoRA's three seeds differ by 0.01. Whether soft prompts vary as little, we do not know.) Learning rates were chosen on validation data. For the single vector and for the prefix from a text, the best rate was the highest we tried, so they may still have more to give.
 #
-# And is it fair? The typed examples are the first 32 of the training file, not the best 32. The trained ones saw thousands, for which a context has no room.
+# And is it fair? The typed examples are the first 32 of the training file, not the best 32. The trained prompts saw thousands.
 #
 # ## Your own prompt
 #
@@ -273,7 +273,7 @@ def measure(text):
 PromptBench(measure, examples.rstrip(), beside=board)
 
 # %% [markdown]
-# On the first hundred test words the three have 3.03 (prompt), 3.00 (prefix) and 2.98 (LoRA), and with nothing in front the loss is 5.03. One seed and a hundred words each: we would not rank them. Now compare the files: 46 kB, 0.9 MB and 1.9 MB. (Prompt and prefix were started from the same 20 tokens, and before training both had 4.63: the prompt *is* the prefix, seen one step earlier. But the prefix is free to become what no prompt can.)
+# On the first hundred test words the three have 3.03 (prompt), 3.00 (prefix) and 2.98 (LoRA), and with nothing in front the loss is 5.03. One seed and a hundred words each: we would not rank them. Now compare the files: 46 kB, 0.9 MB and 1.9 MB.
 #
 # A low loss is not a true answer. Look at what is written:
 
@@ -285,7 +285,7 @@ for name in (*ways, "yours"):
 # %% [markdown]
 # ## Do they learn slowly?
 #
-# Soft prompts have that reputation, on small models most of all. Lester et al. (2021) see prompt tuning catch up with full training only at billions of parameters. Its authors trained with a rate of 0.3, far above what weights are trained with. On `peft`'s own example, a user reports the same accuracy after every epoch, that of always giving the more frequent answer ([peft #2642](https://github.com/huggingface/peft/issues/2642), open, cause not known). On the leaderboard above, a prompt on a model of 135 million came close to LoRA in the same number of steps. Who is right?
+# Soft prompts have that reputation, on small models most of all. Lester et al. (2021) see prompt tuning catch up with full training only at billions of parameters. On `peft`'s own example, a user reports the same accuracy after every epoch, that of always giving the more frequent answer ([peft #2642](https://github.com/huggingface/peft/issues/2642), open, cause not known). On the leaderboard above, a prompt on a model of 135 million came close to LoRA in the same number of steps. Who is right?
 #
 # Start a prompt as `peft` does by default: 20 vectors of random numbers from $\mathcal N(0, 1)$. Train it once with LoRA's learning rate and once with a larger one, and LoRA beside them. We use the course's tiny model of 7 million parameters, 40 steps of 8 words, and test on 60 validation words. Guess the order first.
 
@@ -312,15 +312,9 @@ assert lora + 0.5 < fast < slow - 0.4, "the order we saw: LoRA, then the large r
 # %% [markdown]
 # Same prompt, same steps, another learning rate. With AdamW, an entry moves by about the learning rate in a step. Forty steps of 0.004, falling to zero, move it by about 0.08 at most. It started at random with a size of about 1: **this prompt can hardly leave the random place where it was put.** No error comes, and the loss falls a little. That is one way to seem slow. (LoRA's $B$ starts at zero: any step is large beside what is there.)
 #
-# But LoRA is still more than half a nat ahead, and of the rates from 0.1 to 10 that we tried, 1 was the best for the prompt. So on this tiny model the reputation is partly earned. On SmolLM2, nearly twenty times as large, the gap from a random start was 0.13. Steps and batches differ as well, so that is a hint and no proof, in the direction that Lester et al. report: the larger the model, the better prompts do.
+# But LoRA is still more than half a nat ahead, and of the rates from 0.1 to 10 that we tried, 1 was the best for the prompt. So on this tiny model the reputation is partly earned. On SmolLM2, nearly twenty times as large, the gap from a random start was 0.13. Steps and batches differ as well: a hint, no proof, in the direction that Lester et al. report.
 #
-# A random start at LoRA's rate is slow on SmolLM2 too. Stored runs, 200 steps of 8 words (the other two started from a text *and* had a larger rate, so this figure cannot say which of the two helped):
-
-# %% mystnb={"image": {"alt": "Line chart of training loss over 200 steps for three runs on SmolLM2. The prompt and the prefix that started from a text are below 3.4 after twenty steps and move together to about 3. The prompt from a random start with LoRA's rate 0.004 begins above 5, needs about eighty steps to 3.4, and stays clearly above the other two to the end."}}
-_ = prompt_figures.curves(Results.load("kept_prompts"))
-
-# %% [markdown]
-# After 200 steps the random start is about where the start from a text was after twenty, or a little above. On the first hundred test words it ends at 3.36. And look how little that took: its vectors are 24.0 long and moved by 1.9, and the loss fell from 5.68 to 3.36. A small move can do much.
+# On SmolLM2, too, a stored run with a random start and LoRA's rate, 200 steps of 8 words, ends at 3.36 on a hundred test words, a third of a nat behind the same prompt started from a text, with a larger rate. Yet its vectors, 24.0 long, moved by only 1.9, and that brought the loss from 5.68 to 3.36. A small move can do much.
 #
 # Now SmolLM2's stored sweep, for starts of four kinds each.
 
@@ -328,9 +322,9 @@ _ = prompt_figures.curves(Results.load("kept_prompts"))
 _ = prompt_figures.rates(stored)
 
 # %% [markdown]
-# (Open triangles lie above the scale.) **Left.** Prompts are good-natured once the rate is large enough: from 0.01 to 0.3, all runs lie within 0.08 nats. (The start from $\mathcal N(0, 1)$ was tried from 0.1 on only.) With its best rate, every start comes to a test loss between 2.92 and 2.96. The random start wanted 0.3, LoRA in the same setting 0.008.
+# Open triangles lie above the scale. **Left.** Prompts are good-natured once the rate is large enough: from 0.01 to 0.3, all runs lie within 0.08 nats. With its best rate, every start comes to a test loss between 2.92 and 2.96. The random start wanted 0.3, LoRA in the same setting 0.008.
 #
-# **Right.** For a prefix, in so few steps, the start matters most. From `peft`'s random start the loss *before* training is 15.46, three times that of no prompt. Of three rates one ends at a test loss of 3.10, one at 3.84, and one at 6.34, worse than no prompt. From a text's keys and values it begins at 4.52 and ends at 2.82. (Li and Liang, 2021, section 7.4, saw that the start matters with little data.) They train through a network (`prefix_projection`) because training the table itself was unstable for them: here that gives 2.87, with 2.26 million numbers in training, of which only the table that comes out is kept. And at the next higher rate it breaks.
+# **Right.** For a prefix, in so few steps, the start matters most. From `peft`'s random start the loss *before* training is 15.46, three times that of no prompt. Of three rates one ends at a test loss of 3.10, one at 3.84, and one at 6.34, worse than no prompt. From a text's keys and values it begins at 4.52 and ends at 2.82. Li and Liang (2021, section 7.4) saw that the start matters with little data. They train through a network (`prefix_projection`), because training the table itself was unstable for them: here that gives 2.87, and at the next higher rate it breaks.
 #
 # Why does the same random start ruin a prefix and not a prompt? The obvious suspect is its size: real values in the first layer are some twenty times smaller than $\mathcal N(0, 1)$. So give the random numbers the size of the real ones, layer by layer, and ask again. And as a control: the keys and values of twenty *random words*. What do you expect?
 
@@ -358,7 +352,7 @@ assert before["N(0, 1) at the real size"] > before["no prompt"] + 4 > before["of
 # %% [markdown]
 # **Not the size.** Random keys and values of the right size are as ruinous, and those of random words, which say nothing about the task, do no harm worth speaking of. A prompt, however random, goes through the layers, and what they make of it are keys and values that belong together. A random table is none that any text could leave. Which part of that matters most we have not measured.
 #
-# What helps, then? A learning rate far above LoRA's for a prompt with a random start. For a prefix, keys and values of a text to start from. Whether many more steps close the gaps, *we do not know*: those runs were lost when the measurement was cut short.
+# What helps, then? For a prompt with a random start, a learning rate far above LoRA's. For a prefix, keys and values of a text to start from. Whether many more steps close the gaps, *we do not know*.
 #
 # ## Can you read a soft prompt?
 #
@@ -382,9 +376,9 @@ print("vectors still nearest to the word they started from:", int((nearest == id
 assert (nearest == ids[:20]).all() and cosine.min() > chance.mean()
 
 # %% [markdown]
-# It looks like a readable text, and that is a trap. On average a vector is 6.2 long now, started with 2.8 and has moved by 5.2: *further than it was long*. And yet all 20 are nearest to the word that they started from. Among 576 dimensions, moving far hardly ever means moving towards a word (see the caption). What you read is where it started, not what it learned.
+# It looks like a readable text, and that is a trap. On average a vector started with a length of 2.8 and has moved by 5.2: *further than it was long*. And yet all 20 are nearest to the word that they started from. In 576 dimensions, moving far hardly ever means moving towards a word (see the caption). What you read is where it started, not what it learned.
 #
-# The stored prompt with the random start shows the other side. The words nearest to its vectors are ` Che`, ` most`, ` dawn` and so on, with cosines of 0.11 to 0.17: no nearer than chance. It hardly moved, so these are the neighbours of its random start. Yet it works, a third of a nat behind.
+# The prompt with the random start hardly moved, and the words nearest to its vectors are ` Che`, ` most`, ` dawn`, with cosines of 0.11 to 0.17: no nearer than chance. Yet it works.
 #
 # ## What it costs
 #
@@ -412,7 +406,7 @@ for name, found in seconds.items():
     print(f"{name:14} {min(found) / min(seconds['nothing']):.2f} of the time without")
 
 # %% [markdown]
-# A prompt must be read: 52 positions pass through every matrix of the model instead of 32. A prefix has been read already; only attention has 20 more keys to look at. (On a CPU, part of what you see for the prefix is our library's doing: it puts keys and mask together anew in every layer.) In both cases, every word that is written later looks at all of them, and nothing can be merged away: keys and values are no weights.
+# A prompt must be read: 52 positions pass through every matrix of the model instead of 32. A prefix has been read already; only attention has 20 more keys to look at. In both cases, every word that is written later looks at all of them, and nothing can be merged away: keys and values are no weights.
 #
 # ## Relatives
 #

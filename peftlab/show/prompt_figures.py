@@ -124,23 +124,6 @@ RUNS = {
 }
 
 
-def curves(kept: Mapping[str, Any]) -> Axes:
-    """Training loss over the steps, means over stretches, of the runs of `kept_prompts` that are stored."""
-    _, ax = plt.subplots(figsize=(7.4, 4.4))
-    steps = kept["settings"]["steps"]
-    for index, (cell, label) in enumerate(RUNS.items()):
-        if cell not in kept["cells"]:
-            continue
-        losses = kept["cells"][cell]["training"]
-        each = steps / len(losses)
-        ax.plot([each * (i + 0.5) for i in range(len(losses))], losses, label=label, color=palette.LINES[index],
-                linestyle=palette.DASHES[index], marker=palette.MARKERS[index], markersize=4)  # fmt: skip
-    ax.set_xlabel("step (8 words each)")
-    ax.set_ylabel("training loss (nats)")
-    ax.legend(fontsize=9)
-    return ax
-
-
 def gates(shares: Tensor, layers: tuple[int, ...]) -> Figure:
     """The prefix's share λ of the attention: heads by positions, one panel for each layer.
 

@@ -96,18 +96,13 @@ def sweep() -> list[str]:
     assert len(ends) == 3 and ends[0] == default.test and ends[1] < none < ends[2]  # "worse than no prompt"
     broken = tried(prompts, "prefix/projection/20")
     assert network.lr == 0.003 and broken[0.01]["validation"] > none  # "at the next higher rate it breaks"
-    d, width = (
-        3 * 64,
-        30 * 2 * 3 * 64,
-    )  # peft's network: an embedding, a hidden layer as wide, keys and values of 30 layers
-    numbers = 20 * d + d * (d + 1) + width * (d + 1)
     return [
         f"a test loss between {min(b.test for b in best.values()):.2f} and {max(b.test for b in best.values()):.2f}",
         f"The random start wanted {best['random'].lr:g}, LoRA in the same setting {min(lora):g}",
         f"the loss *before* training is {before['random']:.2f}",
         f"one ends at a test loss of {default.test:.2f}, one at {ends[1]:.2f}, and one at {ends[2]:.2f}",
         f"it begins at {before['real']:.2f} and ends at {real.test:.2f}",
-        f"here that gives {network.test:.2f}, with {numbers / 1e6:.2f} million numbers in training",
+        f"here that gives {network.test:.2f}, and at the next higher rate it breaks",
         f"through a network {broken[0.001]['validation']:.2f} at 0.001, {broken[0.003]['validation']:.2f} at 0.003",
         f"falling to {real.validation:.2f} at 0.1; zeros at about {zero.validation:.2f}",
         "four starts, all between 2.95 and 3.15 from 0.003 to 3",
@@ -119,12 +114,6 @@ def kept() -> list[str]:
     cells, lora = Results.load("kept_prompts")["cells"], Results.load("adapters")["cells"]
     prompt, prefix = cells["prompt/text/20/0.03"], cells["prefix/real/20/0.03"]
     random = cells["prompt/random/20/0.004"]
-    assert all(run["training"][1] < 3.4 for run in (prompt, prefix))  # "below 3.4 after twenty steps"
-    assert random["training"][0] > 5 and min(random["training"][:8]) > 3.4 > random["training"][7] - 0.01
-    after_twenty = prompt["training"][1]
-    assert all(0 < loss - after_twenty < 0.2 for loss in random["training"][-2:])  # "or a little above"
-    for others in (prompt, prefix):
-        assert all(a > b + 0.2 for a, b in zip(random["training"], others["training"], strict=True))  # "clearly above"
     nearest = [row[0] for row in random["nearest"]]
     assert [word for word, _ in nearest[:3]] == [" Che", " most", " dawn"]
     assert 0.3 < random["test"] - prompt["test"] < 0.36  # "a third of a nat to go"
@@ -134,7 +123,7 @@ def kept() -> list[str]:
         name: (data_folder() / "adapters" / name / "adapter_model.safetensors").stat().st_size
         for name in ("define_prompt", "define_prefix", "define")
     }
-    length, after, moved = prompt["norms"]
+    length, _, moved = prompt["norms"]
     assert moved > length  # "further than it was long"
     return [
         f"the three have {prompt['test']:.2f} (prompt), {prefix['test']:.2f} (prefix) and "
@@ -142,10 +131,9 @@ def kept() -> list[str]:
         f"{lora['base/define']['loss']:.2f}",
         f"{sizes['define_prompt'] / 1e3:.0f} kB, {sizes['define_prefix'] / 1e6:.1f} MB and "
         f"{sizes['define'] / 1e6:.1f} MB",
-        f"before training both had {prompt['before']:.2f}",
-        f"a vector is {after:.1f} long now, started with {length:.1f} and has moved by {moved:.1f}",
-        f"On the first hundred test words it ends at {random['test']:.2f}",
-        f"its vectors are {long:.1f} long and moved by {went:.1f}, and the loss fell from "
+        f"a vector started with a length of {length:.1f} and has moved by {moved:.1f}",
+        f"ends at {random['test']:.2f} on a hundred test words",
+        f"its vectors, {long:.1f} long, moved by only {went:.1f}, and that brought the loss from "
         f"{random['before']:.2f} to {random['test']:.2f}",
         f"with cosines of {min(c for _, c in nearest):.2f} to {max(c for _, c in nearest):.2f}",
         f"{20 * 30 * 2 * 192 * 4 / 1e6:.1f} MB in 32 bits",
