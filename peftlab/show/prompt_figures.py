@@ -115,13 +115,6 @@ def rates(prompts: Mapping[str, Any], n: int = 20) -> Figure:
     return figure
 
 
-RUNS = {
-    "prompt/random/20/0.004": "prompt, random start, LoRA's rate 0.004",
-    "prompt/random/20/0.3": "prompt, random start, rate 0.3",
-    "prompt/text/20/0.03": "prompt, from a text, rate 0.03",
-    "prefix/real/20/0.03": "prefix, from a text, rate 0.03",
-    "lora/r8/0/0.004": "LoRA, rate 0.004",
-}
 
 
 def gates(shares: Tensor, layers: tuple[int, ...]) -> Figure:
