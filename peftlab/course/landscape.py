@@ -34,15 +34,9 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def new_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What adapters have added: every parameter that is not one of the model's own, under its name now."""
-    own = {id(p) for module in surgery.base_modules(model).values() for p in module.parameters(recurse=False)}
-    return {name: p.detach() for name, p in model.named_parameters() if id(p) not in own}
-
-
 def places_of_new(model: nn.Module) -> list[str]:
-    """The old names of the layers that adapters were put around; a head's trainable copy is no such layer."""
-    return [name for name, m in surgery.adapted_modules(model).items() if name != "classifier" and m.adapters]
+    """The old names of the layers that adapters were put around. (The head's trainable copy is not counted.)"""
+    return [name for name in surgery.adapted_modules(model) if name != "classifier"]
 
 
 def file_bytes(model: nn.Module) -> int:

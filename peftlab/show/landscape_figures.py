@@ -108,16 +108,16 @@ def timeline() -> Figure:
         placed = stacked([known[name] for name in SHOWN if known[name].family == family])
         colour, marker = FAMILY_STYLE[family]
         for entry, level in placed:
-            x, y = published(entry.arxiv), top + 0.95 + level
+            x, y = published(entry.arxiv), top + 1.1 + level
             ax.plot(x, y, marker=marker, color=colour, markersize=7, markerfacecolor=colour if entry.built else "white")
             words = WORDS.get(entry.name, entry.name)
             ax.annotate(words, (x, y), (7, 0), textcoords="offset points", va="center", fontsize=9)
-        height = 1.6 + max(level for _, level in placed)
+        height = 1.7 + max(level for _, level in placed)
         lanes[family] = top
         ax.axhline(top, color=palette.GREY, linewidth=0.8)
         top += height
     for family, start in lanes.items():
-        ax.text(2018.62, start + 0.22, family, fontsize=9.5, fontweight="bold", va="top", color="#222222")
+        ax.text(2018.62, start + 0.15, family, fontsize=9.5, fontweight="bold", va="top", color="#222222")
     ax.set_xlim(2018.6, 2025.3)
     ax.set_ylim(top, 0)
     ax.set_xticks(range(2019, 2025))

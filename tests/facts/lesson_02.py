@@ -7,6 +7,7 @@ from statistics import mean
 from peftlab.bench.results import Results
 from peftlab.costs.configs import architecture
 from peftlab.course import landscape
+from peftlab.show.landscape_figures import SHOWN
 from peftlab.show.lora_figures import accuracies
 from tests.facts import percent
 
@@ -32,9 +33,13 @@ def facts() -> list[str]:
         )
         for family in ("additive", "selective", "reparameterisation")
     }
-    assert max(smallest.values()) < 10_000  # "the same few thousand numbers can be had in every family"
+    assert max(smallest.values()) < 10_000  # "all three have a method of less than ten thousand numbers"
+    dated = [entry for entry in landscape.entries() if entry.name in SHOWN]
+    assert sum(entry.arxiv[:2] in ("21", "23") for entry in dated) > len(dated) / 2  # "most of it is from two years"
+    late = [entry.family for entry in dated if entry.arxiv[:2] >= "23"]
+    assert late.count("reparameterisation") > len(late) / 2  # "most newcomers are variations on LoRA"
     cells = Results.load("scissors")
-    got = [mean(accuracies(cells, arm)) for arm in ("head", "lora/qv", "full")]
+    got = [mean(accuracies(cells, arm)) for arm in ("head", "lora_qv/8", "full")]
     return [
         f"{pretrained / 1e6:.1f} million",
         f"twelve matrices differ, {2 * blocks * d * d / 1e6:.2f} million numbers",

@@ -41,7 +41,9 @@ def _as_numbers(answer: Callable) -> Callable:
         found = answer(before, after)
         if not isinstance(found, dict):
             return found
-        single = {name: value.item() for name, value in found.items() if isinstance(value, Tensor) and value.numel() == 1}
+        single = {
+            name: value.item() for name, value in found.items() if isinstance(value, Tensor) and value.numel() == 1
+        }
         return {**found, **single}
 
     return called

@@ -57,9 +57,9 @@ class MethodMapWidget(StaticWidget):
         head, *rows = ([html.escape(cell, quote=False) for cell in row] for row in self._rows())
         shown = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
         return (
-            "<table><caption>The map of methods</caption><thead><tr>"
+            '<div style="overflow-x: auto"><table><caption>The map of methods</caption><thead><tr>'
             + "".join(f"<th>{cell}</th>" for cell in head)
-            + f"</tr></thead><tbody>{shown}</tbody></table><p><em>{HOW_TO_CLICK}</em></p>"
+            + f"</tr></thead><tbody>{shown}</tbody></table></div><p><em>{HOW_TO_CLICK}</em></p>"
         )
 
 
