@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 02 · The PEFT landscape
 #
-# *45 minutes (30 without the exercises), of which your machine computes for about a minute. Builds on [00 · Start here](00_start_here.ipynb). No GPU, no network.*
+# *45 minutes (30 without the exercises), of which your machine computes for a minute or two. Builds on [00 · Start here](00_start_here.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Somebody hands you two copies of a model, one from before training and one from after. They say that they trained it *efficiently*. You can open both and compare them, number by number. What will you find?
@@ -232,7 +232,7 @@ first_try = use("02.first_try", first_try)
 # **Where opinions differ.** The order is ours, from cheap to dear, and each step has its critics.
 #
 # - *Prompting first?* Liu et al. (2022) say it in their title: few-shot fine-tuning can be "better and cheaper than in-context learning", since examples in a prompt are paid for in every call. With many calls a day, count.
-# - *Facts only by retrieval?* Ovadia et al. (2023) found retrieval ahead of fine-tuning, for old facts and for new ones. Zhao et al. (2025) find that it hangs on the form of the data, and that facts need not be harder to train than style.
+# - *Facts only by retrieval?* Ovadia et al. (2023) found retrieval ahead of fine-tuning, for old facts and for new ones. Zhao et al. (2025) find that it hangs on the form of the data, and that facts need not be harder to train than style; numbers, and reasoning over new facts, stay hard.
 # - *Does LoRA give anything away?* Biderman et al. (2024) saw it learn less than full fine-tuning on large data, and forget less. Schulman et al. (2025) saw no gap on data sets of moderate size, with LoRA on all layers and a learning rate of its own.
 #
 # And a step can be wrong for you for reasons that no list knows. Whatever you take, compare it with the step before.
