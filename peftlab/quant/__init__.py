@@ -16,6 +16,28 @@ with it), `loftq` (a better start for LoRA), `optim8bit` (optimiser states in 8 
 
 from __future__ import annotations
 
+from peftlab.quant.int8 import Int8, linear_int8, outlier_columns, quantize_int8
+from peftlab.quant.linear import Linear4bit, adopt, quantize_model
+from peftlab.quant.loftq import LoftQ, attach_loftq, loftq
+from peftlab.quant.optim8bit import AdamW8bit
 from peftlab.quant.quantized import CODEBOOKS, Quantized, levels_of, quantize
+from peftlab.quant.state import read_quantized
 
-__all__ = ["CODEBOOKS", "Quantized", "levels_of", "quantize"]
+__all__ = [
+    "CODEBOOKS",
+    "AdamW8bit",
+    "Int8",
+    "Linear4bit",
+    "LoftQ",
+    "Quantized",
+    "adopt",
+    "attach_loftq",
+    "levels_of",
+    "linear_int8",
+    "loftq",
+    "outlier_columns",
+    "quantize",
+    "quantize_int8",
+    "quantize_model",
+    "read_quantized",
+]
