@@ -3,8 +3,8 @@ r"""Block-wise quantisation: one scale for every `blocksize` values, then the ne
 $$c = \max_{i \in \text{block}} |w_i|, \qquad
 q_i = \arg\min_k \left| \tfrac{w_i}{c} - \ell_k \right|, \qquad \hat w_i = c\, \ell_{q_i}$$
 
-Blocks make an outlier cheap: it spoils the scale of its own block only (Dettmers et al., 2022, arXiv:2110.02861,
-section 2.1). They run over the flattened tensor, row after row; the last one may be short.
+Blocks make an outlier cheap: it spoils the scale of its own block only (Dettmers et al., 2021, arXiv:2110.02861,
+"block-wise quantization"). They run over the flattened tensor, row after row; the last one may be short.
 
 The order of the roundings is that of bitsandbytes, so that the results are its results, bit for bit.
 """

@@ -1,7 +1,7 @@
 r"""Block-wise 8 bits with the dynamic codebook: for scales (double quantisation) and for optimiser states.
 
-A dynamic code spends its bits where the value needs them (Dettmers et al., 2022, arXiv:2110.02861, section 1.3):
-leading zeros say the power of ten, the first 1 ends them, and what is left is a linear fraction. With E zeros,
+A dynamic code spends its bits where the value needs them (Dettmers et al., 2021, arXiv:2110.02861): leading zeros say
+the power of ten, the first 1 ends them, and what is left is a linear fraction. With E zeros,
 
 $$v = \pm\, 10^{-E} \cdot f, \qquad f \in \text{midpoints of an even grid on } [0.1, 1], \qquad E = 0, \dots, 6$$
 
@@ -51,7 +51,7 @@ def quantize_8bit(x: Tensor, *, signed: bool = True, blocksize: int = BLOCKSIZE,
     """x in 8 bits. `signed=False` has all its levels above zero, for values that are never negative.
 
     exact: search the nearest level. The default looks it up in a table of 65,536 bins, as bitsandbytes does on a CPU.
-    For normally distributed values the two differ in about one code of 700. The bins are wider than the smallest
+    For normally distributed values the two differ in about one code of 700 (unsigned: of 350). The bins are wider than the smallest
     levels, so the table cannot tell those apart: even 0 becomes a level slightly above 0.
     """
     levels = dynamic_levels(signed).to(x.device)

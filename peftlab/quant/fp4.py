@@ -1,4 +1,4 @@
-r"""FP4: a sign, two exponent bits e, one mantissa bit m, as bitsandbytes reads them (arXiv:2305.14314 calls it Float4).
+r"""FP4: a sign, two exponent bits e, one mantissa bit m, as bitsandbytes reads them.
 
 $$v = \pm \left(1 + \tfrac{m}{2}\right) 2^{4-e} \quad (e = 1, 2, 3), \qquad v = \pm\, m\, 2^{-4} \quad (e = 0)$$
 

@@ -1,14 +1,13 @@
-r"""LLM.int8(): 8-bit matrix multiplication that survives outliers (Dettmers et al., 2022, arXiv:2208.07339), section 3.
+r"""LLM.int8(): 8-bit matrix multiplication that survives outliers (Dettmers et al., 2022, arXiv:2208.07339).
 
 Vector-wise: each row of x and each row of W (one output) has its own scale, so a product of integers is scaled back by
-the two scales that met in it (equation 7):
+the two scales that met in it:
 
 $$x_{\text{int8}} = \operatorname{round}\!\left(127\, \frac{x}{c_x}\right), \qquad
 y_{ij} \approx \frac{c_{x,i}\, c_{W,j}}{127^2} \sum_k x^{\text{int8}}_{ik} W^{\text{int8}}_{jk}$$
 
 Outlier columns: a few input features of large language models are much larger than the rest, and would leave the rest
-of their row a handful of integers. Columns O with a value of at least the threshold are multiplied in floats
-(equation 8):
+of their row a handful of integers. Columns O with a value of at least the threshold are multiplied in floats:
 
 $$y = \underbrace{x_{:,O}\, W_{:,O}^\top}_{\text{floats}} + \underbrace{\text{int8 product over the other columns}}_{}$$
 """

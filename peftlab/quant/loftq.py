@@ -6,7 +6,8 @@ adapter take over what it can of that error, and quantises what is left, again a
 $$Q_t = \operatorname{quant}(W - s B_{t-1} A_{t-1}), \qquad
 s B_t A_t = \operatorname{SVD}_r(W - Q_t), \qquad \min \lVert W - Q - s B A \rVert_F$$
 
-The scaling $s = \alpha/r$ is the adapter's own. peft leaves it out, so there the start is right for $\alpha = r$ only.
+The scaling $s = \alpha/r$ is the adapter's own. peft leaves it out (its issue 1982), so there
+the start is right for $\alpha = r$ only.
 """
 
 from __future__ import annotations

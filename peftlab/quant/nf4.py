@@ -10,6 +10,9 @@ p \in \{\underbrace{\delta, \dots, \tfrac12}_{8\text{ evenly spaced}}\} \cup
 \delta = \tfrac12\left(\tfrac1{30} + \tfrac1{32}\right)$$
 
 The two halves share p = ½, the level 0: 7 levels below it, 8 above.
+
+"Optimal" it is not in every sense: what is quantised is w / max|w| of a block, and how that is distributed depends on
+the block's size (Yoshida, 2023, arXiv:2306.06965).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""AdamW with both moments in 8 bits, block-wise (Dettmers et al., 2022, arXiv:2110.02861), section 2.
+r"""AdamW with both moments in 8 bits, block-wise (Dettmers et al., 2021, arXiv:2110.02861).
 
 $$m \leftarrow \beta_1 m + (1-\beta_1) g, \qquad v \leftarrow \beta_2 v + (1-\beta_2) g^2, \qquad
 w \leftarrow w - \eta \lambda w - \eta\, \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}$$
