@@ -81,6 +81,7 @@ def fault_is_here() -> bool:
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 def test_codes_scales_and_values(kind, double, dtype):
+    here = fault_is_here()
     for shape in SHAPES:
         w = weight(shape, dtype)
         for blocksize in BLOCKSIZES:
@@ -98,7 +99,7 @@ def test_codes_scales_and_values(kind, double, dtype):
                 assert torch.equal(q.absmax, state.absmax), where
             values = q.dequantize()
             assert torch.equal(values, by_definition(q)), where
-            if not wrong_rows(shape, blocksize):
+            if not (here and wrong_rows(shape, blocksize)):
                 theirs = F.dequantize_4bit(packed, state)
                 assert values.dtype == theirs.dtype and torch.equal(values, theirs.reshape(shape)), where
 

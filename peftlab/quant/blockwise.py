@@ -19,7 +19,7 @@ SMALLEST = 1e-38  # stands for c in a block of zeros, which would divide by zero
 
 
 def blocks(x: Tensor, blocksize: int) -> Tensor:
-    """x flattened and cut: (blocks, blocksize) float32. A short last block is filled up with copies of its last value."""
+    """x flattened and cut: (blocks, blocksize) float32. A short last block is filled up with its last value."""
     flat = x.reshape(-1).float()
     short = -flat.numel() % blocksize
     if short:

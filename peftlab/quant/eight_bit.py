@@ -51,8 +51,8 @@ def quantize_8bit(x: Tensor, *, signed: bool = True, blocksize: int = BLOCKSIZE,
     """x in 8 bits. `signed=False` has all its levels above zero, for values that are never negative.
 
     exact: search the nearest level. The default looks it up in a table of 65,536 bins, as bitsandbytes does on a CPU.
-    For normally distributed values the two differ in about one code of 700 (unsigned: of 350). The bins are wider than the smallest
-    levels, so the table cannot tell those apart: even 0 becomes a level slightly above 0.
+    For normally distributed values the two differ in about one code of 700 (unsigned: of 350). The bins are wider than
+    the smallest levels, so the table cannot tell those apart: even 0 becomes a level slightly above 0.
     """
     levels = dynamic_levels(signed).to(x.device)
     values = blockwise.blocks(x, blocksize)

@@ -1,7 +1,9 @@
 """A whole 4-bit model on disk, in the form that transformers writes for bitsandbytes and opens again.
 
     save_quantized(model, folder)       # AutoModelForCausalLM.from_pretrained(folder) opens it, with bitsandbytes
-    model = load_quantized(folder)      # opens what save_pretrained wrote of a bitsandbytes model; needs none here
+    model = load_quantized(folder)      # opens what save_pretrained wrote of a bitsandbytes model
+
+bitsandbytes itself is needed for neither.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def save_quantized(model: nn.Module, folder: str | Path) -> Path:
         "bnb_4bit_quant_type": kind,
         "bnb_4bit_use_double_quant": double,
         "bnb_4bit_quant_storage": "uint8",
-        "bnb_4bit_compute_dtype": str(next(iter(layers.values())).compute_dtype or torch.float32).removeprefix("torch."),
+        "bnb_4bit_compute_dtype": state.dtype_name(next(iter(layers.values())).compute_dtype or torch.float32),
         "llm_int8_skip_modules": dense,
     }
     model.save_pretrained(folder)
@@ -92,15 +94,18 @@ def fill_quantized(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module
     """
     names = [name.partition(LABEL)[0] for name in tensors if LABEL in name]
     if not names:
-        raise CheckpointError("no tensor of this file is in 4 bits; open it with transformers, then call quantize_model")
+        raise CheckpointError(
+            "no tensor of this file is in 4 bits; open it with transformers, then quantize_model(model)"
+        )
     modules = dict(model.named_modules())
     layers = {}
     for name in names:
         W = state.read_quantized(tensors, f"{name}.weight")
         if name not in modules or surgery.Site(name, modules[name]).kind != "linear":
-            raise CheckpointError(f"the file has a 4-bit layer {name}, the {type(model).__name__} has no linear layer there")
-        if tuple(W.shape) != surgery.features(modules[name])[::-1]:
-            raise CheckpointError(f"{name} is {tuple(W.shape)}, the model needs {surgery.features(modules[name])[::-1]}")
+            raise CheckpointError(f"{name} is in 4 bits, but this {type(model).__name__} has no linear layer there")
+        d_in, d_out = surgery.features(modules[name])
+        if tuple(W.shape) != (d_out, d_in):
+            raise CheckpointError(f"{name} is {tuple(W.shape)}, the model needs {(d_out, d_in)}")
         layers[name] = Linear4bit(W, modules[name].bias).train(modules[name].training)
     for name, layer in layers.items():
         surgery.replace(model, name, layer)
@@ -111,10 +116,10 @@ def fill_quantized(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module
     if hasattr(model, "tie_weights"):
         model.tie_weights()
     tied = {name for name in missing if _is_tied(model, name)}
-    if set(missing) - tied or extra:
-        raise CheckpointError(
-            f"the file does not fit this {type(model).__name__}: missing {sorted(set(missing) - tied)[:3]}, not known {extra[:3]}"
-        )
+    lost = sorted(set(missing) - tied)
+    if lost or extra:
+        what = f"missing {lost[:3]}, not known {extra[:3]}"
+        raise CheckpointError(f"the file does not fit this {type(model).__name__}: {what}")
     return model
 
 

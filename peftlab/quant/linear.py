@@ -1,4 +1,4 @@
-r"""A linear layer whose weight lies there in 4 bits, and the base model of QLoRA (arXiv:2305.14314, section 3, eq. 5-6).
+r"""A linear layer with its weight in 4 bits, and QLoRA's base model (Dettmers et al., 2023, arXiv:2305.14314, eq. 5).
 
 $$y = x\, \hat W^\top + b, \qquad \hat W = \text{dequantised } W, \qquad
 \frac{\partial L}{\partial x} = \frac{\partial L}{\partial y}\, \hat W$$
@@ -51,7 +51,7 @@ class Linear4bit(nn.Linear):
     def __init__(self, W: Quantized, b: Tensor | None = None, compute_dtype: torch.dtype | None = None) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would make a dense weight
         if len(W.shape) != 2:
-            raise PeftLabError(f"a linear layer's weight is a matrix (d_out, d_in), this one has shape {tuple(W.shape)}")
+            raise PeftLabError(f"a linear layer's weight is a matrix (d_out, d_in), not of shape {tuple(W.shape)}")
         self.out_features, self.in_features = W.shape
         self.weight = nn.Parameter(W.packed, requires_grad=False)
         self.bias = None if b is None else nn.Parameter(b.detach().clone(), requires_grad=False)
@@ -88,7 +88,7 @@ class Linear4bit(nn.Linear):
         destination |= state.scales_to_tensors(self._scales, f"{prefix}weight.")
 
     def _load_from_state_dict(
-        self, found: Mapping[str, Tensor], prefix: str, meta: Any, strict: bool, missing: list, extra: list, errors: list
+        self, found: Mapping[str, Tensor], prefix: str, meta: Any, strict: bool, missing: Any, extra: Any, errors: Any
     ) -> None:
         own, rest = f"{prefix}weight.", dict(found)
         if any(name.startswith(own) for name in found):

@@ -53,7 +53,7 @@ def loftq(
     Raises PeftLabError for a W that is no matrix, and a rank or a number of iterations that does not fit.
     """
     if W.ndim != 2 or not 0 < r <= min(W.shape):
-        raise PeftLabError(f"loftq(r={r}): W of shape {tuple(W.shape)} must be a matrix, and r from 1 to {min(W.shape)}")
+        raise PeftLabError(f"loftq(r={r}): W, {tuple(W.shape)}, must be a matrix, and r from 1 to {min(W.shape)}")
     if iterations < 1 or scaling == 0:
         raise PeftLabError(f"loftq(iterations={iterations}, scaling={scaling}): at least one iteration, scaling not 0")
     dense = W.float()
@@ -96,7 +96,9 @@ def attach_loftq(
     or adapters are attached already.
     """
     if not isinstance(method, LoRA) or method.use_dora or method.start_function() is not None:
-        raise ConfigError("attach_loftq starts a LoRA(...) without use_dora and without an init_lora_weights of its own")
+        raise ConfigError(
+            "attach_loftq starts a LoRA(...) without use_dora and without init_lora_weights='pissa' or such"
+        )
     if getattr(model, "peftlab", None) is not None:
         raise PeftLabError("LoftQ changes the base, and adapters are attached to it; merge or detach them first")
     prepared = method.prepare(model)

@@ -5,6 +5,8 @@
     q.absmax               one scale a block, or with double=True these in 8 bits
     q.dequantize()         the weight, as far as 4 bits remember it
     q.bits_per_parameter   scales included: 4.5, or 4.127 with double=True
+
+With kind="nf4" and "fp4" the bytes are those of bitsandbytes.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from peftlab.quant.eight_bit import EightBit, dynamic_levels
 from peftlab.quant.quantized import CODEBOOKS, Quantized, levels_of
 
 FORMATS = {kind: f"{'bitsandbytes' if kind in ('nf4', 'fp4') else 'peftlab'}__{kind}" for kind in CODEBOOKS}
-DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 # ---- writing ------------------------------------------------------------------------------------------------------
@@ -36,13 +36,22 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, 
 def scales_to_tensors(W: Quantized, prefix: str) -> dict[str, Tensor]:
     """All that stands beside the packed codes, by full name; `prefix` is 'weight.' or 'layer.weight.'."""
     tensors, about = _statistic(W.absmax, "")
-    facts = {"quant_type": W.kind, "blocksize": W.blocksize, "dtype": str(W.dtype).removeprefix("torch."), "shape": list(W.shape)} | about
+    facts = {
+        "quant_type": W.kind,
+        "blocksize": W.blocksize,
+        "dtype": dtype_name(W.dtype),
+        "shape": list(W.shape),
+    } | about
     tensors["quant_map"] = W.levels.clone()
     if W.minimum is not None:
         more, about = _statistic(W.minimum, "minimum_")
         tensors, facts = tensors | more, facts | about
     tensors[f"quant_state.{FORMATS[W.kind]}"] = torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
     return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _statistic(statistic: Statistic, which: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -98,7 +107,7 @@ def _facts(blob: Tensor, name: str) -> dict[str, Any]:
         facts = json.loads(bytes(blob.tolist()))
         return {**facts, "quant_type": facts["quant_type"]}
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{name}: its quant_state is not readable ({error}); copy or save the file again") from None
+        raise CheckpointError(f"{name}: its quant_state is not readable ({error}); copy the file again") from None
 
 
 def _read_statistic(own: Mapping[str, Tensor], facts: Mapping[str, Any], which: str, name: str) -> Statistic:
@@ -121,4 +130,3 @@ def _check(W: Quantized, levels: Tensor, name: str) -> None:
             f"{name}: shape {tuple(W.shape)} in blocks of {W.blocksize} needs {-(-W.numel // 2)} bytes and {blocks} "
             f"scales, the file holds {W.packed.numel()} and {found}; copy or save it again"
         )
-

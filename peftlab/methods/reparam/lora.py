@@ -235,8 +235,8 @@ class LoRA(Method):
             raise ConfigError(f"init_lora_weights={self.init_lora_weights!r} needs linear layers, not {site.name}")
         if not surgery.is_dense(site.module):
             raise ConfigError(
-                f"init_lora_weights={self.init_lora_weights!r} takes its start out of a dense weight and changes it, but "
-                f"that of {site.name} is quantised; peftlab.quant.attach_loftq starts from dense weights and quantises"
+                f"init_lora_weights={self.init_lora_weights!r} takes its start out of a dense weight and changes it, "
+                f"but that of {site.name} is quantised; peftlab.quant.attach_loftq starts from dense ones"
             )
         W, b = surgery.dense(site.module)
         W = W.detach().to(torch.float32)
