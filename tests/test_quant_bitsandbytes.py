@@ -55,13 +55,14 @@ def test_codebooks():
 
 
 def weight(shape, dtype, seed=0):
-    """Normal numbers; one block of zeros where there is room, and values halfway between two levels."""
+    """Normal numbers; where there is room a block of zeros, values halfway between two levels, and zeros at the end."""
     w = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     flat = w.view(-1)
     if flat.numel() > 200:
         flat[64:128] = 0
         levels = levels_of("nf4")
         flat[128:143], flat[143] = (levels[1:] + levels[:-1]) / 2, 1.0
+        flat[-40:] = 0
     return w.to(dtype)
 
 

@@ -59,8 +59,9 @@ def nearest(unit: Tensor, levels: Tensor) -> Tensor:
 def rescale(values: Tensor, c: Tensor, blocksize: int) -> Tensor:
     """Each value times its block's scale: (n,) and (blocks,) -> (n,) float32."""
     n = values.numel()
-    padded = F.pad(values, (0, -n % blocksize)).reshape(-1, blocksize)
-    return (padded * c[:, None]).reshape(-1)[:n]
+    if n % blocksize:
+        values = F.pad(values, (0, -n % blocksize))
+    return (values.reshape(-1, blocksize) * c[:, None]).reshape(-1)[:n]
 
 
 def per_value(statistic: Tensor, n: int, blocksize: int) -> Tensor:

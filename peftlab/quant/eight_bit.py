@@ -35,7 +35,7 @@ class EightBit:
     def dequantize(self) -> Tensor:
         """The values, float32, in the tensor's shape."""
         levels = dynamic_levels(self.signed).to(self.codes.device)
-        values = levels[self.codes.reshape(-1).long()]
+        values = levels.index_select(0, self.codes.reshape(-1).int())
         return blockwise.rescale(values, self.absmax, self.blocksize).reshape(self.codes.shape)
 
     def to(self, device: torch.device | str) -> EightBit:

@@ -74,7 +74,7 @@ class Quantized:
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """ŵ = c · level, computed in float32, then cast to `dtype` (that of the weight, unless given)."""
-        values = self.levels[self.codes.reshape(-1).int()]
+        values = self.levels.index_select(0, self.codes.reshape(-1).int())
         w = blockwise.rescale(values, restored(self.absmax), self.blocksize)
         if self.minimum is not None:
             w = w + blockwise.per_value(restored(self.minimum), self.numel, self.blocksize)
