@@ -327,6 +327,25 @@ def test_layers_of_bitsandbytes_are_not_merged_into_by_mistake():
 # ---- QLoRA --------------------------------------------------------------------------------------------------------
 
 
+def test_the_fault_costs_a_model_its_words():
+    """The tiny model whole in 4 bits: ours nearly as good as dense; bitsandbytes loses its 8 down_proj matrices."""
+    if not fault_is_here():
+        pytest.skip("this processor runs another path of bitsandbytes, which is right")
+    dense, tokenizer = models.load("tiny")
+    theirs = in_4_bits(models.find(models.TINY).source).train()
+    ids = tokenizer(PSALM, return_tensors="pt").input_ids
+    with torch.no_grad():
+        before, after = (float(m(input_ids=ids, labels=ids).loss) for m in (dense, theirs))
+        ours = float(quantize_model(dense)(input_ids=ids, labels=ids).loss)
+    assert abs(ours - before) < 0.1 and after - before > 0.2
+
+
+PSALM = (
+    "The Lord is my shepherd; I shall not want. He maketh me to lie down in green pastures: he leadeth me beside the "
+    "still waters. He restoreth my soul: he leadeth me in the paths of righteousness for his name's sake."
+)
+
+
 @pytest.fixture(scope="module")
 def qlora():
     """The tiny model in 4 bits, ours and bitsandbytes' with peft's LoRA around it, and a batch of its own words.
