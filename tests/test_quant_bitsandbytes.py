@@ -11,7 +11,7 @@ from torch import nn
 
 import peftlab
 from peftlab import parity, surgery
-from peftlab.methods import LoRA
+from peftlab.methods import IA3, OFT, LoRA, VeRA
 from peftlab.quant import AdamW8bit, Linear4bit, adopt, levels_of, linear_int8, quantize, quantize_int8, quantize_model
 from peftlab.quant.eight_bit import dynamic_levels, quantize_8bit
 from peftlab.quant.files import load_quantized, save_quantized
@@ -410,3 +410,33 @@ def test_merging_and_quantising_again_is_what_peft_does(qlora):
     for name, layer in theirs.named_modules():
         if isinstance(layer, bnb.nn.Linear4bit):
             assert torch.equal(again.get_submodule(name).weight, layer.weight.data), name
+
+
+METHODS = {
+    "LoRA": LoRA(r=3, lora_alpha=5, target_modules="all-linear"),
+    "rsLoRA": LoRA(r=3, lora_alpha=5, use_rslora=True),
+    "DoRA": LoRA(r=3, lora_alpha=5, use_dora=True),
+    "VeRA": VeRA(r=5),
+    "IA3": IA3(),
+    "OFT": OFT(oft_block_size=4),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_on_4_bits_are_pefts(name, tmp_path):
+    dense = small_model("llama")
+    dense.save_pretrained(tmp_path)
+    theirs = in_4_bits(tmp_path).train()
+    ours = tiny.randomise(peftlab.attach(quantize_model(dense).train(), METHODS[name]))
+    theirs = parity.reference(theirs, ours)
+    inputs, outputs = tiny.batch("llama"), []
+    for model in (ours, theirs):
+        outputs.append(model(**inputs).logits)
+        tiny.loss(model, inputs).backward()
+    assert parity.relative_difference(*outputs) <= 1e-6
+    mine, reference = parity.our_tensors(ours), parity.their_tensors(theirs)
+    trained = [key for key, tensor in mine.items() if tensor.requires_grad]
+    largest = max(float(mine[key].grad.abs().max()) for key in trained)
+    assert largest > 0
+    for key in trained:
+        assert parity.relative_difference(mine[key].grad, reference[key].grad, largest / 100) <= 1e-4, key
