@@ -285,4 +285,4 @@ paths.lessons()
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [03 · Adapters](03_adapters.ipynb), try to merge one; take out what stands in the way, and find LoRA.
+# **Next:** [02 · The PEFT landscape](02_landscape.ipynb), open a model before and after training, and see where each family hides the change.

@@ -388,9 +388,10 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     parameters = list(model.parameters())
     # A trained bias lies over the frozen one; peft trains it in place, so it counts once.
     twice = {id(p): p.numel() for part in model.modules() if isinstance(part, Overlay) for p in part.parameters()}
+    packed_away = sum(m.packed_away for m in model.modules() if hasattr(type(m), "packed_away"))  # 4-bit: two a byte
     return ParameterCount(
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        total=sum(p.numel() for p in parameters) - sum(twice.values()),
+        total=sum(p.numel() for p in parameters) - sum(twice.values()) + packed_away,
     )
 
 

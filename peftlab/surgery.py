@@ -91,11 +91,24 @@ def dense(module: nn.Module) -> tuple[Tensor, Tensor | None]:
     """
     if is_transposed_linear(module):
         return module.weight.T, module.bias
-    if isinstance(getattr(module, "weight", None), Tensor):
-        return module.weight, getattr(module, "bias", None)
-    raise PeftLabError(f"a {type(module).__name__} has no weight that could be merged into")
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise PeftLabError(f"a {type(module).__name__} has no weight that could be merged into")
+    if not weight.is_floating_point():
+        raise PeftLabError(
+            f"this {type(module).__name__} holds its weight as {weight.dtype} codes that are not known here; for 4-bit "
+            "layers of bitsandbytes call peftlab.quant.adopt(model) before you attach"
+        )
+    return weight, getattr(module, "bias", None)
 
 
+def is_dense(module: nn.Module) -> bool:
+    """False for a layer whose weight is stored as codes (4-bit, 8-bit)."""
+    weight = module._parameters.get("weight")
+    return weight is None or weight.is_floating_point()
+
+
+@singledispatch
 def with_dense(module: nn.Module, W: Tensor, b: Tensor | None) -> nn.Module:
     """A layer like `module` that holds W (in `dense`'s orientation) and b instead; `module` is left alone."""
     if is_transposed_linear(module):

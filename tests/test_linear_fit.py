@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -15,20 +13,11 @@ from peftlab.course import linear_fit
 from peftlab.course.questions import lesson_03
 from peftlab.errors import PeftLabError
 from peftlab.methods import Houlsby, LoRA
-from peftlab.show import adapter_figures, plots
+from peftlab.show import adapter_figures
 from peftlab.tasks.datasets import Split
 from tests import tiny
 
-
-@pytest.fixture(autouse=True)
-def no_window():
-    backend = mpl.get_backend()
-    plt.switch_backend("agg")
-    with mpl.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
-    plt.switch_backend(backend)
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 def tokenizer(texts, padding=True, **_):

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from peftlab.course import luck
 from peftlab.course.exercise import exercise, judge
 from peftlab.errors import PeftLabError
-from peftlab.show import luck_figures, plots
+from peftlab.show import luck_figures
 from peftlab.tasks import datasets, models
 from peftlab.tasks.metrics import wilson_interval
 
-
-@pytest.fixture(autouse=True)
-def no_window():
-    backend = mpl.get_backend()
-    plt.switch_backend("agg")
-    with mpl.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
-    plt.switch_backend(backend)
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 LABELS = torch.tensor([2, 0, 1, 0, 2, 1, 2, 0])

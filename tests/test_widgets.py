@@ -13,11 +13,12 @@ import traitlets
 
 from peftlab.bench import scissors_directions
 from peftlab.bench.results import Results
-from peftlab.course import scissors
+from peftlab.course import landscape, scissors
 from peftlab.course.question import predict, quiz
 from peftlab.errors import PeftLabError
 from peftlab.show import knobs
 from peftlab.show.widgets import scissors as scissors_widget
+from peftlab.show.widgets.method_map import START, MethodMapWidget, method_map
 from peftlab.show.widgets.quiz import QuizWidget
 from peftlab.show.widgets.static_widget import StaticWidget, module
 from peftlab.tasks.datasets import Split
@@ -106,9 +107,10 @@ def test_an_output_has_a_live_view_a_twin_and_words():
     assert "model_id" in data[WIDGET_VIEW]
 
 
-@pytest.mark.parametrize("name", ["quiz", "predict", "scissors"])
+@pytest.mark.parametrize("name", ["quiz", "predict", "scissors", "map"])
 def test_no_module_and_no_style_reaches_out(name, scissors_demo):
     widget = {"quiz": lambda: quiz("06"), "predict": lambda: predict("06.energy"), "scissors": lambda: scissors_demo}
+    widget["map"] = method_map
     page = widget[name]().twin().replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?://|\bimport\s|@import|url\(", page.replace("await import(address)", ""))
     assert "window." not in page and "globalThis" not in page
@@ -207,6 +209,52 @@ def test_without_the_measurement_the_widget_says_what_to_run(monkeypatch, tmp_pa
     monkeypatch.setattr(Results, "folder", classmethod(lambda cls: tmp_path))
     with pytest.raises(PeftLabError, match="peftlab.bench scissors_directions"):
         scissors_widget.scissors_explorer()
+
+
+# ---- the map of methods ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def the_map():
+    return method_map()
+
+
+def test_the_map_starts_at_something_that_is_on_it(the_map):
+    assert the_map.choice == START
+    method = next(each for each in the_map.methods if each["name"] == START["method"])
+    assert method["family"] == START["family"] and START["model"] in method["counts"]
+
+
+def test_every_family_has_a_method_and_says_what_it_costs(the_map):
+    for family in the_map.families:
+        assert any(method["family"] == family["name"] for method in the_map.methods)
+        assert family["says"] and family["training"] and family["inference"]
+
+
+def test_the_map_shows_what_the_cards_and_the_counts_say(the_map):
+    shown = {each["name"]: each for each in the_map.methods}
+    for entry in landscape.entries():
+        assert shown[entry.name]["formula"] == entry.formula and shown[entry.name]["built"] == entry.built
+        counted = landscape.count(entry, "Llama 2 7B")
+        assert shown[entry.name]["counts"]["Llama 2 7B"]["parameters"] == counted.parameters
+
+
+def test_a_lesson_has_a_file_exactly_when_it_is_written(the_map):
+    lessons = {each["name"]: each["lesson"] for each in the_map.methods}
+    assert lessons["LoRA"] == {"number": "06", "name": "06 · LoRA, with scissors", "file": "06_lora"}
+    assert lessons["UniPELT"] == {"number": "16", "name": "", "file": ""} and lessons["IA3"] == {}
+
+
+def test_the_map_can_be_read_without_scripts(the_map):
+    for text in (the_map.fallback_html(), the_map.fallback_text()):
+        assert "BitFit (not built yet)" in text and "73,728" in text and "JupyterLab" in text
+    assert len(the_map.twin().encode()) < 120_000
+
+
+def test_a_formula_in_the_fallback_is_text_and_not_markup(the_map):
+    odd = {**the_map.methods[0], "formula": "<b>x</b> & y"}
+    page = MethodMapWidget(families=[], methods=[odd], models=the_map.models).fallback_html()
+    assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in page
 
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------

@@ -130,6 +130,11 @@ class Copy(Adapter):
 
     def __init__(self, site: Site, *, prefix: str = "") -> None:
         super().__init__(site)
+        if not all(surgery.is_dense(part) for part in site.module.modules()):
+            raise ConfigError(
+                f"modules_to_save would train a copy of {site.name}, but its weight is quantised and cannot be "
+                "trained; leave it out when you quantise (exclude_modules)"
+            )
         self.copy = surgery.plain_copy(site.module).requires_grad_(True)
         self.prefix = prefix
 

@@ -12,6 +12,7 @@ from peftlab.course import question, scissors
 from peftlab.course.notebooks import METADATA, clean
 from peftlab.course.question import Option, Question, predict, quiz
 from peftlab.show.widgets import scissors as scissors_widget
+from peftlab.show.widgets.method_map import method_map
 from peftlab.show.widgets.quiz import QuizWidget
 from tests.browser.jupyterlab import errors_shown, off_site, open_notebook, run_all
 
@@ -197,6 +198,51 @@ def test_the_scissors_by_keyboard(open_page):
     assert "0 of 384 directions kept, 0\u202f% of this matrix's energy" in page.locator(".peftlab-said").inner_text()
 
 
+def test_the_map_by_keyboard(open_page):
+    page = open_page(method_map())
+    facts = page.locator(".peftlab-facts")
+    assert "73,728, 0.32\u202f% of the model; 295\u202fkB" in facts.inner_text()
+    page.keyboard.press("Tab")  # the models are one stop
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.get_by_role("radio", name="Llama 2 7B").is_checked()
+    assert "4,194,304, 0.062\u202f% of the model; 16.8\u202fMB" in facts.inner_text()
+    press_until(page, "Tab", "selective")
+    page.keyboard.press("Enter")
+    pressed = page.locator("button[aria-pressed=true]").all_inner_texts()
+    assert [" ".join(words.split()) for words in pressed] == ["selective", "DiffPruning (not built yet)"]
+    press_until(page, "Tab", "BitFit")
+    page.keyboard.press("Space")
+    assert "0: this model has none of them" in facts.inner_text() and "not built yet" in facts.inner_text()
+    assert "BitFit" in page.evaluate("document.activeElement.innerText")  # the focus stays where it is
+    page.get_by_role("radio", name="MiniLM").check()
+    assert "26,112" in facts.inner_text()
+    assert "BitFit: 26,112." in page.get_by_role("img").get_attribute("aria-label")
+
+
+def test_every_method_of_the_map_can_be_opened(open_page):
+    widget = method_map()
+    page = open_page(widget)
+    seen = []
+    for family in widget.families:
+        page.get_by_role("button", name=family["name"], exact=True).click()
+        for chip in page.get_by_role("group", name="Methods of this family").get_by_role("button").all():
+            chip.click()
+            seen.append(page.locator(".peftlab-name strong").inner_text())
+    assert seen == [method["name"] for method in widget.methods]
+    page.get_by_role("button", name="additive", exact=True).click()
+    page.get_by_role("button", name="PromptTuning", exact=True).click()
+    links = [link.get_attribute("href") for link in page.locator(".peftlab-facts a").all()]
+    assert links == ["04_soft_prompts.html", "https://arxiv.org/abs/2104.08691", "../atlas.html#atlas-prompttuning"]
+
+
+def test_a_mark_on_the_map_opens_its_method(open_page):
+    page = open_page(method_map())
+    page.locator("path.dot.selective").first.click()
+    assert page.locator(".peftlab-name strong").inner_text() in ("BitFit", "LNTuning")
+    assert page.locator("path.dot.chosen").count() == 1
+
+
 def test_a_guess_can_be_dragged(open_page):
     page = open_page(scissors_demo())
     handle = page.locator(".draggable").first
@@ -214,7 +260,8 @@ def test_a_guess_can_be_dragged(open_page):
 def test_all_text_has_contrast_and_nothing_is_too_wide(open_page, page, theme, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(reduced_motion="reduce")  # and no colour on its way to another is measured
-    open_page(quiz("06"), predict("06.energy"), predict("06.cut_to_8"), scissors_demo(), theme=DARK[theme])
+    shown = (quiz("06"), predict("06.energy"), predict("06.cut_to_8"), scissors_demo(), method_map())
+    open_page(*shown, theme=DARK[theme])
     before = page.evaluate(TOO_FAINT)
     for option in page.locator(".peftlab-option").all():
         option.click()
@@ -319,6 +366,22 @@ def test_a_trusted_notebook_is_alive_before_it_is_run(lab, page):
         group.get_by_role("button", name="it may").click()
     assert page.get_by_text("open B1_transformer_block.ipynb").is_visible()  # no page of the website to link to
     assert off_site(lab, page.requested) == []
+
+
+def test_the_map_in_lab_names_notebooks_and_keeps_its_keys(lab, page):
+    source = "from peftlab.show.widgets.method_map import method_map\nseen = method_map()\nseen"
+    save_notebook(lab.folder / "map.ipynb", source, "1")
+    open_notebook(page, lab, "map.ipynb")
+    run_all(page, lab, "map.ipynb", seconds=120)
+    shown = page.locator(".jp-OutputArea-output .peftlab-widget").first
+    shown.get_by_role("radio", name="MiniLM").focus()
+    page.keyboard.press("ArrowDown")  # would move to another cell, were it Lab's
+    shown.get_by_role("button", name="additive", exact=True).focus()
+    page.keyboard.press("Enter")
+    shown.get_by_text("03 · Adapters: open 03_adapters.ipynb").wait_for()
+    run_last_cell(page, "print(sorted(seen.choice.values()))")
+    page.get_by_text("['Houlsby', 'SmolLM2', 'additive']").wait_for()
+    assert errors_shown(page) == []
 
 
 KNOBS = """

@@ -81,7 +81,7 @@ def trained() -> list[str]:
         f"full fine-tuning {percent(_other('full'), 1)}",
         f"{thin:,} parameters",
         f"Pfeiffer's adapters reach {percent(others['pfeiffer'], 1)} and the parallel ones "
-        f"{percent(others['parallel'], 1)}, both with m = {M}",
+        f"{percent(others['parallel'], 1)}, both with",
         f"reaches {percent(others['compacter'], 1)} with a tenth",
         f"form a flat line at about {mean(reached.values()):.2f}",
         f"A dotted line for the head alone lies at {_other('head'):.2f}, a solid one for full fine-tuning at "

@@ -41,11 +41,24 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
             "lesson 14 will ask.",
             "Ninety steps are few. A method that needs more time, as soft prompts are said to, is judged here by how "
             "far it gets in them.",
+            *below_the_head(shown, head),
             "Each accuracy is a stored cell: [scissors](results/scissors.md), "
             "[adapter_widths](results/adapter_widths.md), [additive](results/additive.md). What each method is: "
             "[the atlas](atlas.md).",
         ]
     ) + "\n"
+
+
+def below_the_head(shown: Sequence[Row], head: Row) -> list[str]:
+    """A paragraph on the rows that end below the head alone, if there are any."""
+    names = [row.name for row in shown if row.mean < head.mean]
+    if not names:
+        return []
+    return [
+        f"Below the head alone: {'; '.join(names)}. What they add changes the vectors that the head reads from the "
+        "first step on, and ninety steps did not mend it. Whether more would, and which start or rate, we have not "
+        "measured on this model; [lesson 04](notebooks/04_soft_prompts.ipynb) asks it of a language model."
+    ]
 
 
 def drawn(results: Mapping[str, Mapping[str, Any]]) -> bytes:

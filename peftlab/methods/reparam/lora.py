@@ -233,6 +233,11 @@ class LoRA(Method):
         site = adapter.site
         if site.kind != "linear":
             raise ConfigError(f"init_lora_weights={self.init_lora_weights!r} needs linear layers, not {site.name}")
+        if not surgery.is_dense(site.module):
+            raise ConfigError(
+                f"init_lora_weights={self.init_lora_weights!r} takes its start out of a dense weight and changes it, "
+                f"but that of {site.name} is quantised; peftlab.quant.attach_loftq starts from dense ones"
+            )
         W, b = surgery.dense(site.module)
         W = W.detach().to(torch.float32)
         A, B = start(W, adapter.r, adapter.scaling, self.init_lora_weights)
