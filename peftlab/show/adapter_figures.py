@@ -93,7 +93,7 @@ def widths(results: Mapping[str, Any], scissors: Mapping[str, Any]) -> Figure:
                 for name, m, each in measured(results)
                 if name == arm
             ]
-            label = ARMS[arm]
+            label = ARMS[arm] if len(points) != 1 else f"{ARMS[arm]}, {points[0][2]}"
         if not points:
             continue
         style = {"color": palette.LINES[index], "marker": palette.MARKERS[index]}
@@ -101,7 +101,7 @@ def widths(results: Mapping[str, Any], scissors: Mapping[str, Any]) -> Figure:
                 label=label, markersize=8, **style)  # fmt: skip
         for x, y, name in points:
             ax.plot([x] * len(y), y, linestyle="none", markersize=4, alpha=0.5, **style)
-            if arm != "lora":
+            if arm == "houlsby":
                 ax.annotate(name, (x, mean(y)), xytext=(7, -12), textcoords="offset points", fontsize=9)
     for cell, label, dash in (("full", "full fine-tuning", "-"), ("head", "head only", ":")):
         ax.axhline(mean(accuracies(scissors, cell)), color=palette.GREY, linestyle=dash, linewidth=1.4, label=label)
@@ -171,28 +171,38 @@ VARIANTS = {
 }
 
 
+def ratios(results: Mapping[str, Any], place: str, variant: str) -> list[float]:
+    """Median time of a variant over that of the model without an adapter, taken in turns; one for each session."""
+    sessions = [results["cells"].get(f"{place}{session}") for session in ("", "/second")]
+    return [found[variant] / found["base"] for found in sessions if found]
+
+
 def ratio(results: Mapping[str, Any], place: str, variant: str) -> float:
-    """Median time of a variant over that of the model without an adapter, taken in turns with it."""
-    found = results["cells"][place]
-    return found[variant] / found["base"]
+    """The mean of both sessions."""
+    return mean(ratios(results, place, variant))
 
 
 def places_measured(results: Mapping[str, Any], model: str) -> dict[str, int]:
     """The sizes at which a model was measured, and how many tokens each one has in all: "minilm/2x32" has 64."""
-    cells = [cell for cell in results["cells"] if cell.startswith(f"{model}/")]
+    cells = [cell for cell in results["cells"] if cell.startswith(f"{model}/") and cell.count("/") == 1]
     tokens = {cell: math.prod(int(n) for n in cell.split("/")[1].split("x")) for cell in cells}
     return dict(sorted(tokens.items(), key=lambda item: item[1]))
 
 
 def latency(results: Mapping[str, Any]) -> Figure:
-    """Time of a forward pass with each kind of adapter over the time without; the larger a mark, the more tokens."""
+    """Time of a forward pass with each kind of adapter over the time without; the larger a mark, the more tokens.
+
+    The upper marks of a row are the first session's, the lower ones the second's.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(8.8, 4.8), sharex=True, width_ratios=(5, 4), sharey=True)
     for ax, (name, title) in zip(axes, {"minilm": "MiniLM", "smollm2": "SmolLM2"}.items(), strict=True):
         tokens = places_measured(results, name)
         for row, variant in enumerate(VARIANTS):
             style = {"color": palette.LINES[row % len(palette.LINES)], "marker": palette.MARKERS[row % 7]}
             for cell, n in tokens.items():
-                ax.plot(ratio(results, cell, variant), row, markersize=4 + math.log2(n / 32), alpha=0.6, **style)
+                for session, found in enumerate(ratios(results, cell, variant)):
+                    height = row + 0.16 * (2 * session - 1)
+                    ax.plot(found, height, markersize=4 + math.log2(n / 32), alpha=0.6, **style)
         ax.axvline(1, color=palette.GREY, linewidth=1.2)
         ax.set_title(f"{title}, {min(tokens.values())} to {max(tokens.values()):,} tokens", fontsize=11)
         ax.set_xlabel("time, no adapter = 1")

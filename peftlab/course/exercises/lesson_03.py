@@ -59,6 +59,10 @@ def _no_b_up(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
     return adapter_forward(h, W_down, b_down, W_up, torch.zeros_like(b_up))
 
 
+def _b_down_after_relu(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
+    return h + (torch.relu(h @ W_down.T) + b_down) @ W_up.T + b_up
+
+
 def _gelu(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
     return h + torch.nn.functional.gelu(h @ W_down.T + b_down) @ W_up.T + b_up
 
@@ -115,6 +119,14 @@ def _bias_without_itself(W, b, M, c):  # noqa: ANN001, ANN202
     return W + M @ W, M @ b + c
 
 
+def _from_the_right(W, b, M, c):  # noqa: ANN001, ANN202
+    return W + M @ W, b + b @ M + c
+
+
+def _c_through_M(W, b, M, c):  # noqa: ANN001, ANN202, N802
+    return W + M @ W, b + M @ (b + c)
+
+
 def _only_weight(W, b, M, c):  # noqa: ANN001, ANN202
     return W + M @ W, b
 
@@ -139,6 +151,7 @@ EXERCISES = [
             Mutant(_no_relu, "The nonlinearity is missing: what you have is one matrix, in two steps."),
             Mutant(_no_b_down, "b_down is missing. It decides where each ReLU begins."),
             Mutant(_no_b_up, "b_up is missing."),
+            Mutant(_b_down_after_relu, "b_down comes too late. It is added before ReLU and decides where each begins."),
             Mutant(_gelu, "That is GELU. Here f is ReLU."),
         ),
     ),
@@ -154,6 +167,9 @@ EXERCISES = [
         ),
         mutants=(
             Mutant(_counts(147_456, 73_728, 32), "The biases are missing: b_down has m numbers, b_up has d."),
+            Mutant(_counts(147_648, 73_824, 32), "b_up is missing: one number for each of the 384 that come out."),
+            Mutant(_counts(152_064, 76_032, 32), "b_down is missing: one number for each unit of the bottleneck."),
+            Mutant(_counts(161_472, 85_344, 32), "You count the LayerNorms too. Neither library trains them here."),
             Mutant(
                 _counts(12_688, 12_688, 32),
                 "That is one adapter. Six blocks have six or twelve.",
@@ -198,6 +214,8 @@ EXERCISES = [
             Mutant(_transposed, "M is transposed. For one token it is M @ h, and M @ W for the weight."),
             Mutant(_bias_without_itself, "The new bias has M b and c. The old b itself is missing."),
             Mutant(_only_weight, "The weight is right. The bias changes too."),
+            Mutant(_from_the_right, "b @ M is M transposed times b. Here it is M @ b."),
+            Mutant(_c_through_M, "c is added after M: it does not go through it."),
         ),
     ),
 ]

@@ -29,7 +29,7 @@ QUIZ = [
             ),
             Option(
                 "What ReLU lets by depends on the input, so no fixed matrix does what the adapter does",
-                "Yes. Take ReLU out, and two matrices in a row are one matrix, which merges.",
+                "Yes. Take ReLU out, and two matrices in a row are one, which merges into a linear layer next to it.",
                 right=True,
             ),
         ],
@@ -41,7 +41,8 @@ QUIZ = [
         [
             Option(
                 "The two compute the same function",
-                "No: here the linear map missed much of what the adapters add, and the accuracy hardly moved.",
+                "No: here the linear map missed half of what varies in what the adapters add, and the accuracy hardly "
+                "moved.",
             ),
             Option(
                 "On this test, the difference between the two does not matter",
