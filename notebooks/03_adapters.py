@@ -355,11 +355,17 @@ predict("03.latency")
 # %% [markdown]
 # Here is the same experiment on one thread of a CPU: MiniLM with 1 to 32 texts of 32 or 128 tokens, SmolLM2 with three smaller sizes. All variants take turns; each mark is a median at one size, and the larger it is, the more tokens there were. ($m = 16$, Compacter 12; LoRA $r = 8$.) The model without an adapter is measured twice, and merged LoRA is the same arithmetic: by as much as *these* differ from 1, everything here is uncertain.
 
-# %% mystnb={"image": {"alt": "Two panels of marks, MiniLM and SmolLM2, one row for each variant, time relative to the model without an adapter. The second measurement of that model and merged LoRA lie at 1. Pfeiffer, parallel, Houlsby and LoRA on query and value lie between 1.0 and 1.13 in MiniLM, in no strict order of size. LoRA on all matrices lies between 1.2 and 1.43, Compacter between 1.06 and 1.38. In SmolLM2 the order is the same and the distances are smaller."}}
+# %% mystnb={"image": {"alt": "Two panels of marks, MiniLM and SmolLM2, one row for each variant, time relative to the model without an adapter, two sessions. The second measurement of that model and merged LoRA lie around 1. Pfeiffer, parallel, Houlsby and LoRA on query and value lie between 0.98 and 1.13 in MiniLM, in no strict order of size. LoRA on all matrices lies between 1.20 and 1.43, Compacter between 1.05 and 1.38. In SmolLM2 the order is the same and the distances are smaller."}}
 _ = adapter_figures.latency(timed)
 
 # %% [markdown]
-# @latency@
+# Noise first. In each session the second measurement of the same model and merged LoRA stay within 5 % of 1. From one session to the next (upper and lower marks), single ratios moved by up to 20 points. Trust the order of the rows, not the digits. The numbers below are means of both.
+#
+# Houlsby's adapters make one text of 32 tokens 10 % slower, 32 of them 3 %. They add 1.4 % to the multiplications in both cases; but each product is a call of its own, and for one short text the calls are most of the extra time, we think. Pfeiffer's and the parallel adapters, half as many, cost 7 % and 5 % for the one text. That is the direction of the paper's table, with smaller numbers and no clean curve. Compacter is the slowest adapter, 34 %.
+#
+# **Unmerged, LoRA costs time as adapters do.** On query and value it stands in twelve places, like Houlsby's adapters ($r = 8$ against $m = 16$), and costs 11 % for the one text. On all 36 matrices it costs 20 % to 33 % in MiniLM, more than Houlsby's at every size. (A part of that is our code: it multiplies by $s$ and adds in two passes over the whole output.) What LoRA has ahead is that you *may* merge it. A server that keeps many LoRAs apart pays too; how much depends on its code ([lesson 07](07_lora_at_work.ipynb)).
+#
+# All this is CPU time of one thread on a machine that did other work too. On a GPU, short texts should show larger numbers; for unmerged LoRA they do (lesson 07). Try it on your machine, for one text:
 
 # %% tags=["nbval-ignore-output"]
 from statistics import median

@@ -126,7 +126,7 @@ def _nearest(offered: tuple[float, ...], found: float) -> int:
 
 LEFT = (8, 60, 80, 85)
 POINTS = (-10, -3, 0, 3)
-EXTRA = (1, 15, 60, 200)
+EXTRA = (1, 10, 60, 200)
 
 
 def _extra() -> float:
