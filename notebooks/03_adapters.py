@@ -12,9 +12,9 @@
 # *60 minutes (45 without the exercises), of which your machine computes for a minute or two. Builds on [B1 · A transformer block and its names](B1_transformer_block.ipynb). No GPU, no network.*
 
 # %% [markdown]
-# A change to a weight matrix can be added to that matrix. That is how the best-known method of this course, LoRA, gets away with costing nothing when the model runs: train a small $\Delta W$ beside $W$, then **merge** it, $W + \Delta W$, and the model is as fast as before.
+# LoRA, the best-known method of this course, costs nothing when the model runs: train a small $\Delta W$ beside $W$, then **merge** it, $W + \Delta W$, and the model is as fast as before.
 #
-# The idea of training a small add-on to a frozen model came to language models two years before LoRA, with **adapters** (Houlsby et al., 2019). They are still used, and they cost time in every forward pass, to this day.
+# Two years before LoRA came **adapters** (Houlsby et al., 2019). They are still used, and they cost time in every forward pass, to this day.
 #
 # Why does nobody merge them? Try it. In this lesson you
 #
@@ -88,7 +88,7 @@ print(inspect.getsource(Behind.after))
 # %% [markdown]
 # ## Where it stands
 #
-# The formula is the smaller part of the decision. The other part is *where in the block* it reads and adds:
+# The formula is half of the method. The other half is *where in the block* it reads and adds:
 
 # %%
 adapter_figures.placements()
@@ -122,9 +122,9 @@ for name, method in {"Houlsby, m = 16": Houlsby(reduction_factor=384 / 16),
 # %% [markdown]
 # ## Start near the identity
 #
-# An adapter stands *in the way* of everything that the model computes. If it begins with large random weights, the pretrained knowledge is gone before training starts. So it begins small: then $h + \Delta h(h) \approx h$. Houlsby et al. draw the weights with a standard deviation of $10^{-2}$; our code, like the `adapters` library, with 0.02.
+# An adapter stands *in the way* of everything that the model computes. So it begins small: then $h + \Delta h(h) \approx h$. Houlsby et al. draw the weights with a standard deviation of $10^{-2}$; our code, like the `adapters` library, with 0.02.
 #
-# How large is too large? No training here: MiniLM's sentence vectors by themselves sort definitions by topic, if you compare each with the mean vector of every topic's examples. We put untrained adapters in and look what is left of that.
+# How large is too large? MiniLM's sentence vectors by themselves sort definitions by topic, if you compare each with the mean vector of every topic's examples. We put *untrained* adapters in and look what is left of that.
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.course import luck
@@ -225,7 +225,7 @@ check("03.merge_behind", merge_behind)
 merge_behind = use("03.merge_behind", merge_behind)
 
 # %% [markdown]
-# A real adapter has ReLU inside, so no $M$ and $c$ are exactly right. But perhaps nearly. ReLU is the identity where its input is above zero, and zero elsewhere. A unit that is *always* on is linear, and so is one that is always off. Only units that switch, on for one token and off for another, bend.
+# A real adapter has ReLU inside, so no $M$ and $c$ are exactly right. But perhaps nearly: a unit of ReLU that is *always* on is linear, and so is one that is always off. Only units that switch bend.
 
 # %%
 predict("03.merged")
@@ -284,7 +284,7 @@ assert right["nothing"] < right["the adapters themselves"] + 0.01 and 0.5 < same
 assert same["best linear maps, merged"] > 0.85 and sum(here.values()) / len(here) < 0.9
 
 # %% [markdown]
-# Slow down here, because two things are true at once. These are the stored numbers (three seeds, 90 steps, 1,200 test definitions).
+# Slow down here: two things are true at once. These are the stored numbers (three seeds, 90 steps, 1,200 test definitions).
 #
 # **The adapters are not linear.** The best map leaves about half of what differs from token to token unexplained.
 #
@@ -347,13 +347,13 @@ print("merged weights, bit for bit the same:", torch.equal(one, two))
 #
 # ## The price of not merging
 #
-# What does it cost to keep the adapter? Hu et al. measured it on GPT-2 medium and a GPU (2021, table 1): for one text of 128 tokens, Houlsby's adapters made a forward pass 30 % slower, a leaner placement 21 %; for 32 texts of 512 tokens, 3 % and 2 %.
+# What does it cost to keep the adapter? Hu et al. (2021, table 1) measured it on GPT-2 medium and a GPU: for one text of 128 tokens, Houlsby's adapters made a forward pass 30 % slower, a leaner placement 21 %; for 32 texts of 512 tokens, 3 % and 2 %.
 
 # %%
 predict("03.latency")
 
 # %% [markdown]
-# Here is the same experiment on one thread of a CPU: MiniLM with 1 to 32 texts of 32 or 128 tokens, SmolLM2 with three smaller sizes. All variants take turns; each mark is a median at one size, and the larger it is, the more tokens there were. ($m = 16$, Compacter 12; LoRA $r = 8$.) The model without an adapter is measured twice, and merged LoRA is the same arithmetic: by as much as *these* differ from 1, everything here is uncertain.
+# Here is the same experiment on one thread of a CPU: MiniLM with 1 to 32 texts of 32 or 128 tokens, SmolLM2 with three smaller sizes. All variants take turns; each mark is a median at one size, and the larger it is, the more tokens there were. ($m = 16$, Compacter 12; LoRA $r = 8$.) The model without an adapter is measured twice, and merged LoRA is the same arithmetic: they show the noise.
 
 # %% mystnb={"image": {"alt": "Two panels of marks, MiniLM and SmolLM2, one row for each variant, time relative to the model without an adapter, two sessions. The second measurement of that model and merged LoRA lie around 1. Pfeiffer, parallel, Houlsby and LoRA on query and value lie between 0.98 and 1.13 in MiniLM, in no strict order of size. LoRA on all matrices lies between 1.20 and 1.43, Compacter between 1.05 and 1.38. In SmolLM2 the order is the same and the distances are smaller."}}
 _ = adapter_figures.latency(timed)
@@ -393,9 +393,9 @@ compact = peftlab.attach(copy.deepcopy(base), Compacter())
 print(peftlab.count_parameters(compact))
 
 # %% [markdown]
-# Twelve adapters of width 12 in 14,320 numbers; Houlsby's of that width have 115,344. Few numbers, but not little work: its matrices are multiplied out anew in every pass, which a server could do once and keep. (A warning for users of `adapters` 1.3.0: its file leaves the shared matrices out, so a reloaded Compacter is another one. Ours holds them.)
+# Twelve adapters of width 12 in 14,320 numbers; Houlsby's of that width have 115,344. Few numbers, but not little work: its matrices are multiplied out anew in every pass, which a server could do once and keep. (A warning: the file of `adapters` 1.3.0 leaves the shared matrices out, so a reloaded Compacter is another one.)
 #
-# **AdapterDrop** (Rücklé et al., 2020) leaves the adapters of the first blocks out. Up to there the model then computes the same for every task, once for all of them, and training needs no backward pass through these blocks. It can also come after training:
+# **AdapterDrop** (Rücklé et al., 2020) leaves the adapters of the first blocks out. Up to there the model computes the same for every task, once for all of them, and training needs no backward pass there. It can also come after training:
 
 # %%
 from peftlab.methods.additive.adapter_drop import drop_adapters
@@ -409,11 +409,11 @@ print({f"after block {n}": "as pretrained" if torch.equal(dropped[n], pretrained
        for n in range(1, 7)})
 
 # %% [markdown]
-# The first three blocks are the base model again. What that costs in accuracy depends on the training: the paper trains with another number of blocks dropped in every step, so that any number works later. We have not measured it.
+# The first three blocks are the base model again. What that costs in accuracy we have not measured; the paper drops another number of blocks in every training step, so that any number works later.
 #
 # ## A trap: the safest start of all
 #
-# Near the identity is good. Is *exactly* the identity better? Somebody sets `init_std=0`, so that both matrices start at zero, and trains. No error, no warning, and the loss falls.
+# Near the identity is good. Is *exactly* the identity better? Somebody sets `init_std=0`, and both matrices start at zero. No error, no warning, and the loss falls.
 
 # %% tags=["nbval-ignore-output"]
 starts = {"both matrices zero": Houlsby(reduction_factor=24, init_std=0.0),
@@ -431,7 +431,7 @@ for name, method in starts.items():
 assert ends["both matrices zero"] == 0 < ends["only W_up zero"]
 
 # %% [markdown]
-# After 20 steps *all* of $W_{up}$ is still zero. The gradient of $W_{up}$ is built from $f(W_{down} h + b_{down})$, which is zero; the gradient of $W_{down}$ from $W_{up}$, which is zero too. Each waits for the other. What makes the loss fall is the head, and $b_{up}$, a constant. Nor would the accuracy have told you: this broken adapter *is* the control from above, as good on this task as the whole one. The mend is one matrix at zero, not two. To notice the trap, look at the tensors that should have moved.
+# After 20 steps *all* of $W_{up}$ is still zero. The gradient of $W_{up}$ is built from $f(W_{down} h + b_{down})$, which is zero; the gradient of $W_{down}$ from $W_{up}$, which is zero too. Each waits for the other. What makes the loss fall is the head, and $b_{up}$, a constant. The accuracy would not have told you: this broken adapter *is* the control from above. The mend is one matrix at zero, not two. To notice the trap, look at the tensors that should have moved.
 #
 # ## When to use adapters
 #

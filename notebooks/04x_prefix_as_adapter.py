@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 04x · A prefix is a gated parallel adapter
 #
-# *25 minutes (15 without the exercises), of which your machine computes for about a minute. Builds on [04 · Soft prompts](04_soft_prompts.ipynb). No GPU, no network.*
+# *25 minutes (15 without the exercises), of which your machine computes for less than half a minute. Builds on [04 · Soft prompts](04_soft_prompts.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # A prefix puts keys and values in front of a text. An adapter is a small network beside a layer: down to a few numbers, a nonlinearity, up again. One takes part in attention, the other adds to an output. They look like two ideas.
