@@ -267,7 +267,8 @@ EXERCISES = [
             ),
             Mutant(
                 _weight_of_three_dimensions,
-                "Your dW works for texts of tokens. `...` may also be one dimension or three: flatten all but one.",
+                "Your dW works for texts of tokens. `...` may also be one dimension, or three: flatten all but the "
+                "last.",
             ),
             Mutant(
                 _bias_of_three_dimensions,
