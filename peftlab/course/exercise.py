@@ -250,7 +250,7 @@ def _explain_difference(a: Any, b: Any, case: tuple, tolerance: float) -> str:
         return f"Not right yet: {', '.join(repr(key) for key in b if not _equal(a[key], b[key], tolerance))}."
     if isinstance(b, tuple | list):
         if not isinstance(a, tuple | list) or len(a) != len(b):
-            return f"{len(b)} values are wanted, in a {type(b).__name__}{given}; you return {described(a)}."
+            return f"{len(b)} values are wanted, in a {type(b).__name__}; you return {described(a)}."
         first = next(i for i in range(len(b)) if not _equal(a[i], b[i], tolerance))
         return f"Value {first + 1} of {len(b)}: {_explain_difference(a[first], b[first], case, tolerance)}"
     if isinstance(b, str) and isinstance(a, str) and case != ():

@@ -21,8 +21,8 @@ PREDICTIONS = [
         "much better does it look there than on rows it has never seen?",
         choices=["not at all", "about half a point", "about 5 points", "about 20 points"],
         truth=2,
-        says="The more you try, the luckier the luckiest. The gap is a gift of the 100 rows, and other rows do not "
-        "give it.",
+        says="The more you try, the luckier the luckiest. Nearly all of it is a gift of the 100 rows, and other rows "
+        "do not give it.",
     ),
 ]
 
