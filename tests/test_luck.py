@@ -75,6 +75,9 @@ def test_the_figure_shows_every_seed_and_wilsons_interval():
     assert list(dots.get_xdata()) == [0.8, 0.9]
     assert list(bar.get_xdata()) == pytest.approx(wilson_interval(170, 200))
     assert dots.get_marker() != bar.get_marker()
+    assert list(dots.get_ydata()) == [-0.12, -0.12]
+    equal = ax.lines[2].get_ydata()
+    assert equal[1] == pytest.approx(equal[0] - 0.08), "two equal ones would look like one"
     with pytest.raises(PeftLabError, match="at least one run"):
         luck_figures.seeds_and_rows({"a": []}, rows=200)
 
