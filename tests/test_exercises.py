@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+import numpy as np
 import pytest
 import torch
 
 import peftlab.course.exercises as bank
 from peftlab.course import exercise
-from peftlab.course.exercise import NOT_ATTEMPTED, WRONG, judge
+from peftlab.course.exercise import NOT_ATTEMPTED, RIGHT, WRONG, judge
 from peftlab.errors import PeftLabError
 
 LESSONS = [importlib.import_module(f"{bank.__name__}.{m.name}") for m in pkgutil.iter_modules(bank.__path__)]
@@ -247,3 +248,12 @@ def test_complex_numbers_are_not_equal_to_real_ones():
     task = exercise.exercise("06.best_cut")
     assert not judge(task, lambda dW, r: task.solution(dW, r) + 0.5j).ok
     assert not judge(task, lambda dW, r: task.solution(dW, r).to(torch.complex64)).ok
+
+
+def test_a_count_may_be_a_number_of_numpy_or_torch():
+    task = exercise.exercise("03.parameters")
+    right = dict(task.solution)
+    for kind in (np.int64, torch.tensor, float):
+        assert judge(task, {name: kind(n) for name, n in right.items()}).state == RIGHT
+        assert judge(task, {name: kind(n + 1) for name, n in right.items()}).state == WRONG
+    assert judge(task, {name: torch.tensor([n, n]) for name, n in right.items()}).state == WRONG

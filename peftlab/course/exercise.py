@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -226,6 +227,8 @@ def _equal(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(b, bool) or isinstance(a, bool) or isinstance(b, str):
         return a == b and isinstance(a, bool) == isinstance(b, bool)
     if isinstance(b, int | float):
+        if isinstance(a, np.generic) or (isinstance(a, Tensor) and a.ndim == 0):  # a sum of counts may be one of these
+            a = a.item()
         return isinstance(a, int | float) and abs(a - b) <= tolerance * max(1.0, abs(b))
     return a == b
 
