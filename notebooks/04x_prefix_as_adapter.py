@@ -22,7 +22,7 @@ import torch
 import peftlab
 from peftlab.course import gates
 from peftlab.course.exercise import check, hint, solution, use
-from peftlab.course.question import quiz
+from peftlab.course.question import predict, quiz
 from peftlab.course.typed_prompt import attach_text
 from peftlab.methods import PrefixTuning
 from peftlab.show import plots, prompt_figures
@@ -94,9 +94,13 @@ def gate_of(layer, name):
 _ = prompt_figures.gates(torch.stack([gate_of(layer, "trained") for layer in shown]), shown)
 
 # %% [markdown]
-# The first token has no other key but itself, so in most heads the prefix takes nearly all. Further right, the text's own keys compete, and the prefix's share tends to fall. It differs from head to head and from word to word. A longer text leaves a prefix less say, which no adapter has to fear.
-#
-# Now the mean over all 30 layers, beside lesson 04's *typed* prompt of 67 tokens and a prefix of 20 tokens at random, which ruins the model. And a question of honesty: how much of $\lambda$ goes to the first virtual token alone, and how large is what the prefix brings, beside what the text brings (the lengths of the two vectors that add up to a head's output)?
+# The first token has no other key but itself, so in most heads of the later layers the prefix takes nearly all of it. Further right, the text's own keys compete, and the prefix's share tends to fall. It differs from head to head and from word to word. The longer the text, the smaller the prefix's share tends to be. An adapter's strength does not depend on length.
+
+# %%
+predict("04x.share")
+
+# %% [markdown]
+# Now the mean over all 30 layers, beside lesson 04's *typed* prompt of 67 tokens and a prefix of 20 tokens at random, which ruins the model. How much of it goes to the first virtual token alone? And how large is what the prefix brings, beside what the text brings (the lengths of the two vectors that add up to a head's output)?
 
 # %% tags=["nbval-ignore-output"]
 words = datasets.load("define_word").definitions("train")
@@ -128,7 +132,7 @@ assert 0.7 < seen["random"]["λ"] < 0.9 and seen["random"]["to the first one alo
 #
 # $$\mathrm{Attn}(q, P_K, P_V) = \mathrm{softmax}\!\left(\frac{x W_q^\top P_K^\top}{\sqrt{d_h}}\right) P_V = f(x W_1)\, W_2 .$$
 #
-# Down to $n$ numbers, a nonlinearity $f$, up again: a bottleneck of width $n$.
+# Down to $n$ numbers, a nonlinearity $f$, up again: a bottleneck of width $n$. (Lesson 03 calls the two matrices $W_{down}^\top$ and $W_{up}^\top$.)
 #
 # ### Exercise 2 · Its two matrices (6 minutes)
 #
@@ -143,13 +147,14 @@ def as_adapter(W_q, P_K, P_V):
 check("04x.as_adapter", as_adapter)
 
 # %% [markdown]
-# One thing stands between this and our model: it turns each query to its position, $q = x W_q^\top R_t$. The turn can be moved to the other side, $P_K R_t^\top$, so for each position $t$ there *is* such a $W_1$. Check it for one head at two positions:
+# One thing stands between this and our model: it turns each query to its position, $q = x W_q^\top R_t$, where $R_t$ is a rotation by an angle that grows with the position $t$. Since $q P_K^\top = x W_q^\top (P_K R_t^\top)^\top$, we may turn the keys *back* instead: the same `cos`, and `sin` with a minus. So for each position there *is* such a $W_1$. Check it for one head at two positions:
 
 # %%
 from transformers.models.llama.modeling_llama import rotate_half
 
 as_adapter = use("04x.as_adapter", as_adapter)
-head, W_q = 4, model.model.layers[12].self_attn.q_proj.weight.detach()[4 * 64 : 5 * 64]
+head = 4
+W_q = model.model.layers[12].self_attn.q_proj.weight.detach()[head * 64 : (head + 1) * 64]
 for t in (3, 11):
     turned_back = found.P_K[head] * found.cos[t] - rotate_half(found.P_K[head]) * found.sin[t]
     W_1, W_2 = as_adapter(W_q, turned_back, found.P_V[head])
@@ -168,7 +173,7 @@ for t in (3, 11):
 # | $f$ | each unit for itself, such as ReLU | softmax: the $n$ units share a sum of 1 |
 # | $W_1$ | the same at every position | turned with the position |
 # | acts on | the layer's whole output, width $d$ | each head apart; here three heads share $P_K$ and $P_V$ |
-# | width | $r$ | $n$ |
+# | width | $m$ | $n$ |
 #
 # The gate has a part in two things of lesson 04. A random prefix is no small disturbance: it scales down by $1 - \lambda$ what the model would have computed, and puts its own values there. And a prefix of zeros is not *nothing*: every key of zeros has the weight $e^0 = 1$, takes its share, and gives nothing back. In the stored sweep, before any training, the loss is 4.94 with no prefix, 6.17 with a prefix of 20 zeros, and 15.46 with a random one.
 #

@@ -104,17 +104,15 @@ def rates(prompts: Mapping[str, Any], n: int = 20) -> Figure:
                     marker=palette.MARKERS[index], **line)  # fmt: skip
             high = [lr for lr, loss in zip(runs, losses, strict=True) if loss > CEILING]
             ax.plot(high, [CEILING] * len(high), linestyle="none", marker="^", markerfacecolor="white", markersize=10,
-                    color=palette.LINES[index])  # fmt: skip
+                    color=palette.LINES[index], clip_on=False)  # fmt: skip
         ax.set_xscale("log")
         ax.set_xlim(4e-4, 20)
         ax.set_xlabel("learning rate")
         ax.set_title(f"{kind}, {n} virtual tokens", fontsize=11)
-        ax.legend(loc="upper center", fontsize=8.5, ncols=2)
-    axes[0].set_ylim(2.8, 4.45)
+        ax.legend(loc="upper left" if kind == "prompt" else "lower right", fontsize=8.5)
+    axes[0].set_ylim(2.8, CEILING)  # the open marks touch the upper edge
     axes[0].set_ylabel("validation loss (nats)")
     return figure
-
-
 
 
 def gates(shares: Tensor, layers: tuple[int, ...]) -> Figure:
