@@ -124,26 +124,39 @@ def places(sites: Sequence[str]) -> list[str]:
     return [f"{hosts.block_number(site)}{kinds['.attention.' in site]}" for site in sites]
 
 
-def explained(topics: Mapping[str, float], verses: Mapping[str, float]) -> Figure:
-    """R² of the linear map in place of every adapter, on held-out text of the kind it was fitted on, and on another."""
-    figure, ax = plt.subplots(figsize=(7.2, 3.4))
+def explained(topics: Mapping[str, float], verses: Mapping[str, float], results: Mapping[str, Any]) -> Figure:
+    """R² of the linear map in place of every adapter, on held-out text of the kind it was fitted on, and on another.
+
+    Coloured: the run of this notebook. Grey: the stored runs.
+    """
+    figure, ax = plt.subplots(figsize=(7.2, 3.6))
     rows = range(len(topics))
-    for index, (found, label) in enumerate(((topics, "other definitions"), (verses, "Bible verses"))):
-        ax.plot(rows, [found[site] for site in topics], label=label, color=palette.LINES[index],
-                marker=palette.MARKERS[index], linestyle=palette.DASHES[index])  # fmt: skip
+    kinds = ((topics, "explained", "other definitions"), (verses, "explained_verses", "Bible verses"))
+    for index, (found, key, label) in enumerate(kinds):
+        style = {"linestyle": "none", "marker": palette.MARKERS[index]}
+        for row, site in enumerate(topics):
+            each = [run[key][site] for run in runs(results, "houlsby", 16)]
+            place = [row - 0.12 + 0.24 * index] * len(each)
+            ax.plot(place, each, color=palette.GREY, alpha=0.45, markersize=5, **style)
+        live = [found[site] for site in topics]
+        ax.plot(rows, live, label=label, color=palette.LINES[2 + index], markersize=8, **style)
+    ax.plot([], [], color=palette.GREY, linestyle="none", marker="o", alpha=0.6, label="the stored runs")
     ax.axhline(1, color=palette.GREY, linewidth=1.2)
     ax.set_xticks(rows, places(list(topics)))
-    ax.set_ylim(top=1.05)
+    ax.set_ylim(-1.05, 1.05)  # a few stored runs lie lower on verses, and are left out
     ax.set_xlabel("adapter: block, a(ttention) or f(eed-forward)")
     ax.set_ylabel("variance explained, R²")
     ax.legend()
     return figure
 
 
-def units(shares: Mapping[str, Sequence[float]]) -> Figure:
-    """How often each ReLU lets its number by: one dot for every unit of every adapter."""
+def units(shares: Mapping[str, Sequence[float]], results: Mapping[str, Any]) -> Figure:
+    """How often each ReLU lets its number by: one dot for every unit of every adapter. Grey: a stored run, seed 0."""
     figure, ax = plt.subplots(figsize=(7.2, 3.4))
-    for row, found in enumerate(shares.values()):
+    kept = runs(results, "houlsby", 16)[0]["units"]
+    for row, (site, found) in enumerate(shares.items()):
+        ax.plot([row + 0.05 * (i - len(found) / 2) for i in range(len(found))], sorted(kept[site]), linestyle="none",
+                marker="x", markersize=4, color=palette.GREY)  # fmt: skip
         ax.plot([row + 0.05 * (i - len(found) / 2) for i in range(len(found))], sorted(found), linestyle="none",
                 marker="o", markersize=4, color=palette.LINES[row % 2])  # fmt: skip
     for level, label in ((0, "always off"), (1, "always on")):

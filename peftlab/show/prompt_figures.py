@@ -103,13 +103,14 @@ def rates(prompts: Mapping[str, Any], n: int = 20) -> Figure:
             ax.plot(list(runs), [min(loss, CEILING) for loss in losses], label=label, linestyle=palette.DASHES[index],
                     marker=palette.MARKERS[index], **line)  # fmt: skip
             high = [lr for lr, loss in zip(runs, losses, strict=True) if loss > CEILING]
-            ax.plot(high, [CEILING] * len(high), linestyle="none", marker="^", markerfacecolor="white", markersize=10,
-                    color=palette.LINES[index], clip_on=False)  # fmt: skip
+            if high:
+                ax.plot(high, [CEILING] * len(high), linestyle="none", marker="^", markerfacecolor="white",
+                        markersize=10, color=palette.LINES[index], clip_on=False, in_layout=False)  # fmt: skip
         ax.set_xscale("log")
         ax.set_xlim(4e-4, 20)
         ax.set_xlabel("learning rate")
         ax.set_title(f"{kind}, {n} virtual tokens", fontsize=11)
-        ax.legend(loc="upper left" if kind == "prompt" else "lower right", fontsize=8.5)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8.5, ncols=2, frameon=False)
     axes[0].set_ylim(2.8, CEILING)  # the open marks touch the upper edge
     axes[0].set_ylabel("validation loss (nats)")
     return figure

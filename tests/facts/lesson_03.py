@@ -14,7 +14,7 @@ from tests.facts import percent
 NAME = "03_adapters"
 # Versions, settings that are tried live, and guesses offered to the reader. Then others' numbers, with their source in
 # the paragraph.
-OFFERED = {"8", "60", "80", "85", "1", "10", "200"}
+OFFERED = {"8", "60", "80", "85", "1", "10", "200", "70"}
 NOT_MEASURED = {"1.3", "3.0", "0.02", "0.05"} | OFFERED | {"30", "21", "3", "2", "4", "6"}
 D, M, BLOCKS = 384, 16, 6
 SEEDS = 3
@@ -80,7 +80,6 @@ def trained() -> list[str]:
     assert size["pfeiffer"] * 2 == size["houlsby"] and abs(size["parallel"] * 2 / size["houlsby"] - 1) < 0.01
     assert 0.09 < size["compacter"] / size["houlsby"] < 0.11  # "with a tenth"
     every = [*reached.values(), *others.values()]
-    assert max(abs(_other("lora_qv/8") - value) for value in every) < 0.01  # "within a point of LoRA"
     ahead = [_other("lora_all/8") - value for value in every]
     seeds = [max(abs(a - b) for a in each for b in each) for each in _seeds()]
     assert 0.5 < (max(every) - min(every)) / mean(seeds) < 1.5  # "by about as much as the seeds do"
@@ -90,12 +89,13 @@ def trained() -> list[str]:
     return [
         f"they reach {percent(reached[1], 1)}, with 16 {percent(reached[16], 1)}, with 64 {percent(reached[64], 1)}",
         f"The head alone has {percent(_other('head'), 1)}, LoRA on query and value {percent(_other('lora_qv/8'), 1)}, "
+        f"on all matrices {percent(_other('lora_all/8'), 1)} at",
         f"full fine-tuning {percent(_other('full'), 1)}",
         f"{thin:,} parameters",
         f"Pfeiffer's adapters reach {percent(others['pfeiffer'], 1)} and the parallel ones "
         f"{percent(others['parallel'], 1)}, both with",
         f"reaches {percent(others['compacter'], 1)} with a tenth",
-        f"was ahead of them by {100 * min(ahead):.1f} to {100 * max(ahead):.1f} points",
+        f"was ahead by {100 * min(ahead):.1f} to {100 * max(ahead):.1f} points",
         f"form a flat line at about {mean(reached.values()):.2f}",
         f"A dotted line for the head alone lies at {_other('head'):.2f}, a solid one for full fine-tuning at "
         f"{_other('full'):.2f}",
@@ -129,9 +129,8 @@ def merged() -> list[str]:
         f"of 576 in three runs {sum(s == 0 for s in shares)} are always off, and the median unit is on for "
         f"{percent(shares[288])} of the tokens",
         f"For {percent(min(resting))} to {percent(max(resting))} of the tokens, by adapter, *no* unit is on",
-        f"the mean over the twelve is {min(here):.2f} to {max(here):.2f} on other definitions",
-        f"the median of the 36 adapters falls from {middle['explained']:.2f} to {middle['explained_verses']:.2f}, and "
-        f"{below} lie below zero",
+        f"the median of the 36 adapters falls from {middle['explained']:.2f} on other definitions to "
+        f"{middle['explained_verses']:.2f} on Bible verses, where {below} lie below zero",
         f"their mean alone makes up {percent(made_up['mean'])}, the map {percent(made_up['map'])}",
         f"the maps keep {percent(verses['map'])} of the answers, the means {percent(verses['mean'])}",
         f"With the adapters {percent(reached, 1)} are right, with the maps {percent(right['map'], 1)}, and "

@@ -43,6 +43,10 @@ def _relu_on_all(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
     return torch.relu(h + (h @ W_down.T + b_down) @ W_up.T + b_up)
 
 
+def _relu_twice(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
+    return h + torch.relu(adapter_forward(h, W_down, b_down, W_up, b_up) - h)
+
+
 def _relu_first(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
     return h + (torch.relu(h) @ W_down.T + b_down) @ W_up.T + b_up
 
@@ -93,6 +97,14 @@ def _merge_cases() -> list[tuple]:
         return tuple(torch.randn(*shape, generator=g) for shape in ((d, d_in), (d,), (d, d), (d,)))
 
     return [case(5, 7), case(9, 4)]
+
+
+def _factored(W, b, M, c):  # noqa: ANN001, ANN202
+    return W + M @ W, b + c + M @ (b + c)
+
+
+def _weight_without_identity(W, b, M, c):  # noqa: ANN001, ANN202
+    return M @ W, b + M @ b + c
 
 
 def _without_identity(W, b, M, c):  # noqa: ANN001, ANN202
@@ -147,6 +159,7 @@ EXERCISES = [
             Mutant(_no_residual, "You return Δh(h) alone. The adapter gives h + Δh(h)."),
             Mutant(_relu_last, "ReLU comes too late: f stands between the two matrices, on the m numbers."),
             Mutant(_relu_on_all, "ReLU is around everything, h included. It acts on the m numbers in the middle only."),
+            Mutant(_relu_twice, "One ReLU, on the m numbers. After that, no bend."),
             Mutant(_relu_first, "ReLU comes too early: f acts on W_down h + b_down, not on h."),
             Mutant(_no_relu, "The nonlinearity is missing: what you have is one matrix, in two steps."),
             Mutant(_no_b_down, "b_down is missing. It decides where each ReLU begins."),
@@ -167,6 +180,11 @@ EXERCISES = [
         ),
         mutants=(
             Mutant(_counts(147_456, 73_728, 32), "The biases are missing: b_down has m numbers, b_up has d."),
+            Mutant(_counts(152_256, 76_128, 32.5), "A width is a whole number, and may not train more: round down."),
+            Mutant(_counts(152_256, 76_128, 12), "That is d / m. The question is m."),
+            Mutant(_counts(147_840, 73_920, 33), "Both biases have 16 numbers in your count. b_up has 384."),
+            Mutant(_counts(156_672, 78_336, 31), "Both biases have 384 numbers in your count. b_down has 16."),
+            Mutant(_counts(78_528, 39_264, 32), "Two matrices, W_down and W_up, of the same size."),
             Mutant(_counts(147_648, 73_824, 32), "b_up is missing: one number for each of the 384 that come out."),
             Mutant(_counts(152_064, 76_032, 32), "b_down is missing: one number for each unit of the bottleneck."),
             Mutant(_counts(161_472, 85_344, 32), "You count the LayerNorms too. Neither library trains them here."),
@@ -215,6 +233,8 @@ EXERCISES = [
             Mutant(_bias_without_itself, "The new bias has M b and c. The old b itself is missing."),
             Mutant(_only_weight, "The weight is right. The bias changes too."),
             Mutant(_from_the_right, "b @ M is M transposed times b. Here it is M @ b."),
+            Mutant(_factored, "c is added last and does not go through M: (I + M) b + c."),
+            Mutant(_weight_without_identity, "The bias is right. In the weight, h itself is lost."),
             Mutant(_c_through_M, "c is added after M: it does not go through it."),
         ),
     ),
