@@ -81,12 +81,12 @@ QUIZ = [
         [
             Option(
                 "Yes: without them h goes on as it did before, and all pretrained weights are what they were",
-                "Yes. That holds for every method that leaves the base alone, merged or not.",
+                "Yes. That holds for every method that leaves the base alone, as long as nothing is merged.",
                 right=True,
             ),
             Option(
                 "No: the layers behind them have grown used to what they add",
-                "No: those layers are frozen. Nothing in them has changed.",
+                "No: those layers are frozen. Only the new head has got used to them, and it is switched off as well.",
             ),
             Option(
                 "Only after merging them",
