@@ -143,12 +143,11 @@ def prove(
 # ---- against stored tensors ---------------------------------------------------------------------------------------
 
 
-def prove_stored(path: str | Path, *, tolerance: float = 1e-10, reasons: bool = True) -> Proof:
+def prove_stored(path: str | Path, *, tolerance: float = 1e-10) -> Proof:
     """Compare one of our methods with what another library computed once, for methods that peft lacks.
 
     path: a file of tests/golden, which holds the adapter's tensors and what the reference made of them: outputs,
     gradients, losses while training. The base model lies in the same folder. All in float64, P0 to P3.
-    reasons: say, too, why the other levels do not apply.
 
     Raises PeftLabError if the file's tensors are not those that our adapter has.
     """
@@ -187,8 +186,7 @@ def prove_stored(path: str | Path, *, tolerance: float = 1e-10, reasons: bool = 
         Row("P3", relative_difference(losses, stored["losses"]), tolerance, f"after {len(losses)} steps"),
     ]
     title = f"{cls.__name__} on {type(base).__name__}: ours against {about['reference']} ({about['config']})"
-    left_out = dict(method.card.levels) if reasons else {}
-    return Proof(title, rows, left_out, reference=about["reference"].split()[0])
+    return Proof(title, rows, dict(method.card.levels), reference=about["reference"].split()[0])
 
 
 def _stored(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -143,10 +143,9 @@ def test_latency_draws_every_stored_ratio():
     left, right = adapter_figures.latency(stored).axes
     drawn = sorted(float(line.get_xdata()[0]) for line in left.get_lines()[:-1])
     cells = adapter_figures.places_measured(stored, "minilm")
-    pairs = [adapter_figures.ratios(stored, cell, v) for cell in cells for v in adapter_figures.VARIANTS]
-    assert all(len(pair) == 2 for pair in pairs)  # two sessions
-    assert drawn == pytest.approx(sorted(found for pair in pairs for found in pair))
-    assert len(right.get_lines()) == 1 + 8 * 3 * 2
+    wanted = sorted(r for cell in cells for v in adapter_figures.VARIANTS
+                    for r in adapter_figures.ratios(stored, cell, v))  # fmt: skip
+    assert len(wanted) == 8 * 8 * 2 and drawn == pytest.approx(wanted) and len(right.get_lines()) == 1 + 8 * 3 * 2
 
 
 def test_short_names_tell_the_places_apart():
@@ -157,3 +156,19 @@ def test_short_names_tell_the_places_apart():
 def test_predictions_hold_for_what_is_stored():
     truths = {each.name: each.found() for each in lesson_03.PREDICTIONS}
     assert abs(lesson_03.points_without_f()) < 1.5 or truths["without_f"] != 2
+
+
+def test_the_stored_runs_stand_behind_the_live_ones():
+    stored = Results.load("adapter_widths")
+    runs = adapter_figures.runs(stored, "houlsby", 16)
+    live = dict.fromkeys(runs[0]["explained"], 0.9)
+    left, right = adapter_figures.explained(live, live, stored).axes
+    for ax, key in ((left, "explained"), (right, "explained_verses")):
+        drawn = [list(line.get_ydata()) for line in ax.get_lines()[: len(runs)]]
+        assert drawn == [list(run[key].values()) for run in runs]
+        low, high = ax.get_ylim()
+        assert all(low < value < high for each in drawn for value in each)  # nothing falls out of the picture
+    (ax,) = adapter_figures.units({site: [0.1] * 16 for site in live}, stored).axes
+    assert sum(len(line.get_ydata()) for line in ax.get_lines()[:-2]) == 576 + 12 * 16
+    kept = adapter_figures.same_answers(stored)
+    assert 1 > kept["map"] > kept["mean"] > kept["nothing"]

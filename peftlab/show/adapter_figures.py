@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from peftlab import hosts
 from peftlab.show import palette
@@ -124,41 +125,51 @@ def places(sites: Sequence[str]) -> list[str]:
     return [f"{hosts.block_number(site)}{kinds['.attention.' in site]}" for site in sites]
 
 
+STORED = "stored runs: 90 steps of 32, 3 seeds"
+
+
+def same_answers(results: Mapping[str, Any]) -> dict[str, float]:
+    """The share of test answers that the stored models keep with a map, a mean or nothing for adapters; three seeds."""
+    found = runs(results, "houlsby", 16)
+    return {name: mean(run["same_answer"][name] for run in found) for name in ("map", "mean", "nothing")}
+
+
 def explained(topics: Mapping[str, float], verses: Mapping[str, float], results: Mapping[str, Any]) -> Figure:
     """R² of the linear map in place of every adapter, on held-out text of the kind it was fitted on, and on another.
 
-    Coloured: the run of this notebook. Grey: the stored runs.
+    Coloured: the adapters at hand. Grey: those of the stored runs, at the same places.
     """
-    figure, ax = plt.subplots(figsize=(7.2, 3.6))
-    rows = range(len(topics))
-    kinds = ((topics, "explained", "other definitions"), (verses, "explained_verses", "Bible verses"))
-    for index, (found, key, label) in enumerate(kinds):
-        style = {"linestyle": "none", "marker": palette.MARKERS[index]}
-        for row, site in enumerate(topics):
-            each = [run[key][site] for run in runs(results, "houlsby", 16)]
-            place = [row - 0.12 + 0.24 * index] * len(each)
-            ax.plot(place, each, color=palette.GREY, alpha=0.45, markersize=5, **style)
-        live = [found[site] for site in topics]
-        ax.plot(rows, live, label=label, color=palette.LINES[2 + index], markersize=8, **style)
-    ax.plot([], [], color=palette.GREY, linestyle="none", marker="o", alpha=0.6, label="the stored runs")
-    ax.axhline(1, color=palette.GREY, linewidth=1.2)
-    ax.set_xticks(rows, places(list(topics)))
-    ax.set_ylim(-1.05, 1.05)  # a few stored runs lie lower on verses, and are left out
-    ax.set_xlabel("adapter: block, a(ttention) or f(eed-forward)")
-    ax.set_ylabel("variance explained, R²")
-    ax.legend()
+    figure, axes = plt.subplots(1, 2, figsize=(8.8, 3.8))
+    texts = (("explained", topics, "other definitions"), ("explained_verses", verses, "Bible verses"))
+    for ax, (key, found, title) in zip(axes, texts, strict=True):
+        for seed, run in enumerate(runs(results, "houlsby", 16)):
+            ax.plot(range(len(found)), [run[key][site] for site in found], linestyle="none", marker="D", markersize=5,
+                    color=palette.GREY, alpha=0.6, label="_" if seed else STORED)  # fmt: skip
+        ax.plot(range(len(found)), list(found.values()), linestyle="none", marker="^", markersize=8,
+                color=palette.GREEN, label="your short run")  # fmt: skip
+        for level in (0, 1):
+            ax.axhline(level, color=palette.GREY, linewidth=1.2)
+        ax.set_xticks(range(len(found)), places(list(found)), fontsize=9)
+        ax.set_ylim(top=1.05)
+        ax.set_title(title, fontsize=11)
+    axes[0].set_ylim(bottom=-0.25)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9)
+    axes[0].set_ylabel("variance explained, R²")
+    figure.supxlabel("adapter: block, a(ttention) or f(eed-forward)", fontsize=10)
     return figure
 
 
 def units(shares: Mapping[str, Sequence[float]], results: Mapping[str, Any]) -> Figure:
-    """How often each ReLU lets its number by: one dot for every unit of every adapter. Grey: a stored run, seed 0."""
-    figure, ax = plt.subplots(figsize=(7.2, 3.4))
-    kept = runs(results, "houlsby", 16)[0]["units"]
+    """How often each ReLU lets its number by: one dot for every unit of every adapter. Grey: those of stored runs."""
+    figure, ax = plt.subplots(figsize=(7.2, 3.6))
     for row, (site, found) in enumerate(shares.items()):
-        ax.plot([row + 0.05 * (i - len(found) / 2) for i in range(len(found))], sorted(kept[site]), linestyle="none",
-                marker="x", markersize=4, color=palette.GREY)  # fmt: skip
-        ax.plot([row + 0.05 * (i - len(found) / 2) for i in range(len(found))], sorted(found), linestyle="none",
-                marker="o", markersize=4, color=palette.LINES[row % 2])  # fmt: skip
+        before = sorted(share for run in runs(results, "houlsby", 16) for share in run["units"][site])
+        for each, step, style in (
+            (before, 0.017, {"marker": "D", "markersize": 3, "color": palette.GREY, "alpha": 0.5, "label": STORED}),
+            (sorted(found), 0.05, {"marker": "o", "markersize": 4, "color": palette.BLUE, "label": "your short run"}),
+        ):
+            style["label"] = "_" if row else style["label"]
+            ax.plot([row + step * (i - len(each) / 2) for i in range(len(each))], each, linestyle="none", **style)
     for level, label in ((0, "always off"), (1, "always on")):
         ax.axhline(level, color=palette.GREY, linewidth=1.2)
         ax.annotate(label, (len(shares) - 0.5, level), xytext=(0, 4 if level else -12), textcoords="offset points",
@@ -167,6 +178,7 @@ def units(shares: Mapping[str, Sequence[float]], results: Mapping[str, Any]) -> 
     ax.set_ylim(-0.12, 1.12)
     ax.set_xlabel("adapter: block, a(ttention) or f(eed-forward)")
     ax.set_ylabel("share of tokens it is on for")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9)
     return figure
 
 
@@ -182,6 +194,11 @@ VARIANTS = {
     "houlsby": "Houlsby",
     "compacter": "Compacter",
 }
+NOISE = ("again", "merged")
+
+
+def _size(tokens: int) -> float:
+    return 4 + math.log2(tokens / 32)
 
 
 def ratios(results: Mapping[str, Any], place: str, variant: str) -> list[float]:
@@ -211,14 +228,18 @@ def latency(results: Mapping[str, Any]) -> Figure:
     for ax, (name, title) in zip(axes, {"minilm": "MiniLM", "smollm2": "SmolLM2"}.items(), strict=True):
         tokens = places_measured(results, name)
         for row, variant in enumerate(VARIANTS):
-            style = {"color": palette.LINES[row % len(palette.LINES)], "marker": palette.MARKERS[row % 7]}
+            color = palette.GREY if variant in NOISE else palette.LINES[row - len(NOISE)]
+            style = {"color": color, "marker": palette.MARKERS[row % len(palette.MARKERS)]}
             for cell, n in tokens.items():
                 for session, found in enumerate(ratios(results, cell, variant)):
                     height = row + 0.16 * (2 * session - 1)
-                    ax.plot(found, height, markersize=4 + math.log2(n / 32), alpha=0.6, **style)
+                    ax.plot(found, height, markersize=_size(n), alpha=0.6, **style)
         ax.axvline(1, color=palette.GREY, linewidth=1.2)
         ax.set_title(f"{title}, {min(tokens.values())} to {max(tokens.values()):,} tokens", fontsize=11)
         ax.set_xlabel("time, no adapter = 1")
     axes[0].set_yticks(range(len(VARIANTS)), list(VARIANTS.values()))
     axes[0].invert_yaxis()
+    mark = {"linestyle": "none", "marker": "o", "color": palette.GREY}
+    sizes = [Line2D([], [], markersize=_size(n), label=f"{n:,} tokens", **mark) for n in (32, 512, 4096)]
+    figure.legend(handles=sizes, loc="outside lower center", ncols=3, fontsize=9)
     return figure

@@ -14,8 +14,8 @@ from tests.facts import percent
 NAME = "03_adapters"
 # Versions, settings that are tried live, and guesses offered to the reader. Then others' numbers, with their source in
 # the paragraph.
-OFFERED = {"8", "60", "80", "85", "1", "10", "200", "70"}
-NOT_MEASURED = {"1.3", "3.0", "0.02", "0.05"} | OFFERED | {"30", "21", "3", "2", "4", "6"}
+OFFERED = {"8", "60", "80", "85", "1", "10", "200"}
+NOT_MEASURED = {"3.0", "0.02", "0.05"} | OFFERED | {"30", "3"}
 D, M, BLOCKS = 384, 16, 6
 SEEDS = 3
 HEAD = 12 * D + 12
@@ -29,7 +29,12 @@ def counted() -> list[str]:
     """What is arithmetic."""
     blocks = BLOCKS * (4 * D * D + 2 * D * 4 * D)
     share = 2 * BLOCKS * 2 * D * M / blocks
-    return [f"with m = 16 add {percent(share, 1)} to the multiplications of the blocks"]
+    thin = 12 * (2 * (D + 12) + 12 + D) + 4**3  # Compacter: thin pieces and biases, and the shared factors once
+    return [
+        f"with m = 16 add {percent(share, 1)} to the multiplications of the blocks",
+        f"They add {percent(share, 1)} to the multiplications in every case",
+        f"width 12 take {thin:,} numbers; Houlsby's of that width take {12 * (2 * D * 12 + 12 + D):,}",
+    ]
 
 
 def _cells() -> dict[str, Any]:
@@ -80,6 +85,7 @@ def trained() -> list[str]:
     assert size["pfeiffer"] * 2 == size["houlsby"] and abs(size["parallel"] * 2 / size["houlsby"] - 1) < 0.01
     assert 0.09 < size["compacter"] / size["houlsby"] < 0.11  # "with a tenth"
     every = [*reached.values(), *others.values()]
+    assert max(abs(_other("lora_qv/8") - value) for value in every) < 0.01  # "within a point of LoRA"
     ahead = [_other("lora_all/8") - value for value in every]
     seeds = [max(abs(a - b) for a in each for b in each) for each in _seeds()]
     assert 0.5 < (max(every) - min(every)) / mean(seeds) < 1.5  # "by about as much as the seeds do"
@@ -89,13 +95,13 @@ def trained() -> list[str]:
     return [
         f"they reach {percent(reached[1], 1)}, with 16 {percent(reached[16], 1)}, with 64 {percent(reached[64], 1)}",
         f"The head alone has {percent(_other('head'), 1)}, LoRA on query and value {percent(_other('lora_qv/8'), 1)}, "
-        f"on all matrices {percent(_other('lora_all/8'), 1)} at",
-        f"full fine-tuning {percent(_other('full'), 1)}",
+        f"on all matrices with r=8 {percent(_other('lora_all/8'), 1)}, full fine-tuning {percent(_other('full'), 1)}",
         f"{thin:,} parameters",
         f"Pfeiffer's adapters reach {percent(others['pfeiffer'], 1)} and the parallel ones "
         f"{percent(others['parallel'], 1)}, both with",
         f"reaches {percent(others['compacter'], 1)} with a tenth",
-        f"was ahead by {100 * min(ahead):.1f} to {100 * max(ahead):.1f} points",
+        f"was ahead of them by {100 * min(ahead):.1f} to {100 * max(ahead):.1f} points",
+        f"lies a little higher and ends at {_other('lora_all/8'):.2f}",
         f"form a flat line at about {mean(reached.values()):.2f}",
         f"A dotted line for the head alone lies at {_other('head'):.2f}, a solid one for full fine-tuning at "
         f"{_other('full'):.2f}",
@@ -106,14 +112,13 @@ def merged() -> list[str]:
     """What is left with something else in the adapters' place."""
     found = _runs("houlsby", M)
     assert all(len(run["explained"]) == 12 for run in found)
-    here = [mean(run["explained"].values()) for run in found]
     of_all = {name: [v for run in found for v in run[name].values()] for name in ("explained", "explained_verses")}
     middle = {name: median(values) for name, values in of_all.items()}
     below = sum(value < 0 for run in found for value in run["explained_verses"].values())
-    assert max(here) < 0.6  # "about half of what differs"
+    assert 0.4 < middle["explained"] < 0.6  # "about half of what differs"
     resting = [share for run in found for share in run["at_rest"].values()]
     made_up = {name: 1 - mean(mean(run["left_over"][name].values()) for run in found) for name in ("map", "mean")}
-    verses = {name: mean(run["same_answer_verses"][name] for run in found) for name in ("map", "mean")}
+    verses = {name: mean(run["same_answer_verses"][name] for run in found) for name in ("map", "mean", "nothing")}
     shares = sorted(share for run in found for each in run["units"].values() for share in each)
     assert len(shares) == 576 and max(shares) < 1
     right = {name: mean(run["replaced_by"][name] for run in found) for name in ("map", "mean", "nothing")}
@@ -129,16 +134,17 @@ def merged() -> list[str]:
         f"of 576 in three runs {sum(s == 0 for s in shares)} are always off, and the median unit is on for "
         f"{percent(shares[288])} of the tokens",
         f"For {percent(min(resting))} to {percent(max(resting))} of the tokens, by adapter, *no* unit is on",
-        f"the median of the 36 adapters falls from {middle['explained']:.2f} on other definitions to "
+        f"the median of the 36 adapters is {middle['explained']:.2f} on other definitions and "
         f"{middle['explained_verses']:.2f} on Bible verses, where {below} lie below zero",
         f"their mean alone makes up {percent(made_up['mean'])}, the map {percent(made_up['map'])}",
-        f"the maps keep {percent(verses['map'])} of the answers, the means {percent(verses['mean'])}",
-        f"With the adapters {percent(reached, 1)} are right, with the maps {percent(right['map'], 1)}, and "
+        f"the maps keep {percent(verses['map'])} of the answers, the means {percent(verses['mean'])}, "
+        f"nothing {percent(verses['nothing'])}",
+        f"with the adapters {percent(reached, 1)} are right, with the maps {percent(right['map'], 1)}, and "
         f"{percent(same['map'])} of the answers are the same",
         f"the means give {percent(right['mean'], 1)} and {percent(same['mean'])} of the answers",
         f"Without any, {percent(right['nothing'], 1)} are left",
         f"the {percent(_other('head'), 1)} of a head that was trained alone",
-        f"{12 * D:,} numbers in all. Trained like the others they reach {percent(constant, 1)}",
+        f"{12 * D:,} numbers in all. They reach {percent(constant, 1)}",
         f"{percent(mean(run['accuracy'] for run in linear), 1)} without the bend, {percent(reached, 1)} with it",
     ]
 
@@ -170,9 +176,10 @@ def timed() -> list[str]:
     smaller = [ratio(stored, "smollm2/1x32", v) < ratio(stored, "minilm/1x32", v) for v in ("houlsby", "lora_all")]
     assert all(smaller)  # "the distances are smaller"
     return [
+        "the grey rows stay within 5 % of 1",
         f"single ratios moved by up to {100 * moved:.0f} points",
-        f"one text of 32 tokens {extra('houlsby')} slower, 32 of them {extra('houlsby', 'minilm/32x32')}",
-        f"cost {extra('pfeiffer')} and {extra('parallel')} for the one text",
+        f"one text of 32 tokens {extra('houlsby')} slower, 8 of them {extra('houlsby', 'minilm/8x32')}, "
+        f"32 of them {extra('houlsby', 'minilm/32x32')}",
         f"Compacter is the slowest adapter, {extra('compacter')}",
         f"costs {extra('lora_qv')} for the one text",
         f"it costs {percent(min(everywhere))} to {percent(max(everywhere))} in MiniLM",

@@ -81,13 +81,12 @@ QUIZ = [
         [
             Option(
                 "Yes: without them h goes on as it did before, and all pretrained weights are what they were",
-                "Yes. That holds for every method that leaves the base alone. (In this lesson the new head stayed in: "
-                "hence less than the head alone.)",
+                "Yes. That holds for every method that leaves the base alone, as long as nothing is merged.",
                 right=True,
             ),
             Option(
                 "No: the layers behind them have grown used to what they add",
-                "No: those layers are frozen. Only the new head has got used to them, and it goes with them.",
+                "No: those layers are frozen. Only the new head has got used to them, and it is switched off as well.",
             ),
             Option(
                 "Only after merging them",
