@@ -218,9 +218,8 @@ def _check_changes(wrapper: Adapted, site: str, names: Sequence[str]) -> None:
             "first: name the adapters that change parameters before all others"
         )
     inside = [wrapper.adapters[n] for n, is_change in zip(names, changes, strict=True) if is_change]
-    for i, delta in enumerate(inside):
-        for other in inside[:i]:
-            delta.check_beside(other)
+    for delta, other in itertools.permutations(inside, 2):
+        delta.check_beside(other)
 
 
 def _overlays(adapter: Adapter) -> bool:

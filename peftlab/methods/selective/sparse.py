@@ -176,7 +176,8 @@ class SparseMethod(Method):
             inside = flat.numel() and int(flat.min()) >= 0 and int(flat.max()) < size
             if not inside or flat.unique().numel() < flat.numel():
                 raise ConfigError(
-                    f"mask[{name!r}] must hold flat places from 0 to {size - 1}, each once; sparse.top_k makes such"
+                    f"the places in {name} must lie from 0 to {size - 1}, each once; sparse.top_k makes such a mask, "
+                    "and a file with other places is damaged, or of another model"
                 )
 
     def pool(self, model: nn.Module) -> dict[str, nn.Parameter]:
