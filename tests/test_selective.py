@@ -355,6 +355,16 @@ def test_the_real_size_of_a_sparse_file(method, per_entry, tmp_path):
     assert kinds["indices"] == torch.int32
 
 
+def test_a_kept_head_is_in_the_file_and_in_the_comparison():
+    model = peftlab.attach(tiny.fresh("bert"), FishMask(keep_ratio=0.01, scores="random"))
+    size, k = sparse.file_size(model), peftlab.count_parameters(model).trainable - (48 * 5 + 5)
+    assert size.values == 4 * (k + 48 * 5 + 5) and size.indices == 4 * k
+    touched = {n.rpartition("_")[0] for n in parity.our_tensors(model) if n.endswith("_indices")}
+    base = dict(tiny.fresh("bert").named_parameters())
+    whole = sum(base[n.removeprefix("base_model.model.")].numel() for n in touched) + 48 * 5 + 5
+    assert size.dense == 4 * whole
+
+
 def test_above_half_of_the_entries_a_sparse_file_is_larger_than_the_whole_tensors():
     def size(share):
         return sparse.file_size(peftlab.attach(odd(torch.float32), FishMask(keep_ratio=share, scores="random")))

@@ -302,7 +302,7 @@ class FileSize:
 
     values: int
     indices: int
-    dense: int  # the same parameters, whole
+    dense: int  # the same parameters whole, in float32
 
     @property
     def total(self) -> int:
@@ -316,19 +316,22 @@ class FileSize:
 
 
 def file_size(model: nn.Module, name: str = "default") -> FileSize:
-    """The real size of the adapter `name` in a file (a header of names comes on top). Indices cost too.
+    """The real size of the adapter `name` in a file: a kept head is in it, a header of names comes on top.
 
-    With float32 values an index of int32 doubles an entry's price, and SHiRA's two treble it, so a sparse file is
-    larger than the whole tensors from a half, or a third, of the entries on. One bit for every entry, set or not, would
-    be cheaper than int32 indices once more than 1 entry in 32 is chosen; no library here writes that.
+    Indices cost too. With float32 values an index of int32 doubles an entry's price, and SHiRA's two treble it, so a
+    sparse file is larger than the whole tensors from a half, or a third, of the entries on. One bit for every entry,
+    set or not, would be cheaper than int32 indices once more than 1 entry in 32 is chosen; neither peft nor this file
+    writes that.
     """
     values = indices = dense = 0
     for _, adapter in _adapters(model, name):
         for tensor in adapter.state_dict().values():
             size = tensor.numel() * tensor.element_size()
             values, indices = (values + size, indices) if tensor.is_floating_point() else (values, indices + size)
-        own = adapter.names if isinstance(adapter, Delta) else ()
-        dense += sum(adapter.site.module._parameters[n].numel() for n in own) * 4
+        if isinstance(adapter, Delta):
+            dense += 4 * sum(adapter.site.module._parameters[own].numel() for own in adapter.names)
+        else:  # a head that is kept whole
+            dense += sum(tensor.numel() * tensor.element_size() for tensor in adapter.state_dict().values())
     if not values:
         raise PeftLabError(f"no adapter called {name!r} holds tensors at a layer of this model")
     return FileSize(values, indices, dense)
