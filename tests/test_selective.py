@@ -892,6 +892,13 @@ def test_a_mask_of_tied_embeddings_is_refused(refused):
 def test_changes_of_an_adapter_that_changes_no_parameter():
     with pytest.raises(PeftLabError, match="changes no parameter"):
         sparse.changes(peftlab.attach(tiny.fresh("llama"), LoRA(r=2)), "other")
+    beft = sparse.changes(tiny.randomise(peftlab.attach(tiny.fresh("llama"), BEFT())))
+    assert set(beft) == {f"model.layers.{i}.self_attn.v_proj.bias" for i in (0, 1)}
+    packed = quantize_model(tiny.fresh("llama"))
+    found = sparse.changes(tiny.randomise(peftlab.attach(packed, SHiRA(r=2, target_modules=["v_proj"]))))
+    assert {name: int((delta != 0).sum()) for name, delta in found.items()} == {
+        f"model.layers.{i}.self_attn.v_proj.weight": 2 * (48 + 24) for i in (0, 1)
+    }
     kept = peftlab.attach(tiny.fresh("llama"), LNTuning())
     assert all("norm" in name for name in sparse.changes(tiny.randomise(kept)))
 

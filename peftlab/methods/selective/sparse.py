@@ -274,17 +274,22 @@ class SparseMethod(Method):
 def changes(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
     """How far the adapter `name` has moved each of the model's own parameters, by full name (kept heads included).
 
-    For every method that replaces or changes parameters of the model; the model itself is left alone.
+    For every method that merges. The model itself is left alone. Added biases are in it; frozen parameters are not.
     Raises PeftLabError if another adapter of that name, or none, is attached.
     """
     found = {}
+    modules = surgery.base_modules(model)
     for site, adapter in _adapters(model, name):
-        base = surgery.base_modules(model)[site]
+        base = modules[site]
         merged = adapter.merge_into(base)
-        for own, before in base.named_parameters():
-            after = dict(merged.named_parameters())[own]
-            if after is not before:
-                found[f"{site}.{own}"] = after - before
+        before = dict(base.named_parameters())
+        for own, after in merged.named_parameters():
+            if own not in before:  # an added bias
+                found[f"{site}.{own}"] = after.detach().clone()
+            elif after is not before[own] and before[own].is_floating_point():
+                found[f"{site}.{own}"] = after - before[own]
+            elif after is not before[own]:  # codes: the numbers that they stand for
+                found[f"{site}.{own}"] = surgery.dense(merged)[0] - surgery.dense(base)[0]
     if not found:
         raise PeftLabError(f"the adapter {name!r} changes no parameter of the model")
     return found
