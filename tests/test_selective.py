@@ -832,6 +832,7 @@ WRONG_FIELDS = {
     "share-above-one": (lambda: FishMask(keep_ratio=1.2, scores="random"), "keep_ratio"),
     "percent": (lambda: FishMask(keep_ratio="0.5 %"), "keep_ratio"),
     "scores-by-another-name": (lambda: FishMask(scores="fisher"), "magnitude"),
+    "sparse-seed": (lambda: FishMask(scores="random", random_seed="today"), "random_seed"),
     "scores-a-tensor": (lambda: LTSFT(scores=torch.ones(3)), "dict of tensors"),
     "mask-of-lists": (lambda: FishMask(mask={"a.weight": [1, 2]}), "dict of tensors"),
     "penalty-below-zero": (lambda: DiffPruning(sparsity_penalty=-1), "negative"),
@@ -861,6 +862,10 @@ WRONG_FOR_THE_MODEL = {
     "no-movement": (lambda: LTSFT(), ("changes", "fine-tuning")),
     "unknown-name": (lambda: FishMask(scores={"model.norm.wieght": SHAPE}), ("did you mean", NORM)),
     "shape": (lambda: FishMask(scores={NORM: torch.ones(47)}), ("(47,)", "(48,)")),
+    "start-shape": (
+        lambda: FishMask(mask={NORM: torch.tensor([4])}, start={NORM: torch.ones(47)}),
+        ("(47,)", "(48,)"),
+    ),
     "mask-outside": (lambda: FishMask(mask={NORM: torch.tensor([48])}), ("0 to 47",)),
     "mask-twice": (lambda: FishMask(mask={NORM: torch.tensor([4, 4])}), ("once",)),
     "mask-empty": (lambda: FishMask(mask={NORM: torch.tensor([], dtype=torch.long)}), ("0 to 47",)),
