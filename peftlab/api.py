@@ -183,7 +183,8 @@ def _clean_up(model: nn.Module, runtime: Runtime) -> None:
 def use(model: nn.Module, names: str | Sequence[str]) -> nn.Module:
     """Make these adapters the active ones (several are applied one around the other, the first one innermost).
 
-    Raises PeftLabError if a name is not attached or comes twice, or if two of them replace the same parameters.
+    Raises PeftLabError if a name is not attached or comes twice, if two of them replace the same parameters, or if one
+    that changes a layer's own parameters (SHiRA, say) does not come before those around the layer.
     """
     runtime = _runtime(model, "use")
     _check_not_folded(model, "use")

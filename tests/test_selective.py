@@ -832,6 +832,7 @@ WRONG_FIELDS = {
     "share-above-one": (lambda: FishMask(keep_ratio=1.2, scores="random"), "keep_ratio"),
     "percent": (lambda: FishMask(keep_ratio="0.5 %"), "keep_ratio"),
     "scores-by-another-name": (lambda: FishMask(scores="fisher"), "magnitude"),
+    "sparse-seed": (lambda: FishMask(scores="random", random_seed="today"), "random_seed"),
     "scores-a-tensor": (lambda: LTSFT(scores=torch.ones(3)), "dict of tensors"),
     "mask-of-lists": (lambda: FishMask(mask={"a.weight": [1, 2]}), "dict of tensors"),
     "penalty-below-zero": (lambda: DiffPruning(sparsity_penalty=-1), "negative"),
@@ -861,6 +862,10 @@ WRONG_FOR_THE_MODEL = {
     "no-movement": (lambda: LTSFT(), ("changes", "fine-tuning")),
     "unknown-name": (lambda: FishMask(scores={"model.norm.wieght": SHAPE}), ("did you mean", NORM)),
     "shape": (lambda: FishMask(scores={NORM: torch.ones(47)}), ("(47,)", "(48,)")),
+    "start-shape": (
+        lambda: FishMask(mask={NORM: torch.tensor([4])}, start={NORM: torch.ones(47)}),
+        ("(47,)", "(48,)"),
+    ),
     "mask-outside": (lambda: FishMask(mask={NORM: torch.tensor([48])}), ("0 to 47",)),
     "mask-twice": (lambda: FishMask(mask={NORM: torch.tensor([4, 4])}), ("once",)),
     "mask-empty": (lambda: FishMask(mask={NORM: torch.tensor([], dtype=torch.long)}), ("0 to 47",)),
@@ -892,6 +897,13 @@ def test_a_mask_of_tied_embeddings_is_refused(refused):
 def test_changes_of_an_adapter_that_changes_no_parameter():
     with pytest.raises(PeftLabError, match="changes no parameter"):
         sparse.changes(peftlab.attach(tiny.fresh("llama"), LoRA(r=2)), "other")
+    beft = sparse.changes(tiny.randomise(peftlab.attach(tiny.fresh("llama"), BEFT())))
+    assert set(beft) == {f"model.layers.{i}.self_attn.v_proj.bias" for i in (0, 1)}
+    packed = quantize_model(tiny.fresh("llama"))
+    found = sparse.changes(tiny.randomise(peftlab.attach(packed, SHiRA(r=2, target_modules=["v_proj"]))))
+    assert {name: int((delta != 0).sum()) for name, delta in found.items()} == {
+        f"model.layers.{i}.self_attn.v_proj.weight": 2 * (48 + 24) for i in (0, 1)
+    }
     kept = peftlab.attach(tiny.fresh("llama"), LNTuning())
     assert all("norm" in name for name in sparse.changes(tiny.randomise(kept)))
 

@@ -53,7 +53,9 @@ class BitFit(Method):
             "Llama, Mistral and most newer models have no biases: there is nothing to train unless add_missing=True.",
             "The key's bias does nothing: softmax ignores what is equal for all keys of a query, so its gradient is "
             "rounding noise.",
-            "It wants a far larger learning rate than full fine-tuning: the paper searches from 1e-4 to 1e-2.",
+            "It wants a far larger learning rate than full fine-tuning: at that one's rate biases hardly move.",
+            "A step skips the gradients of the matrices, but not the way back through them: it saves less than the "
+            "count of trained numbers suggests.",
             "peft has no BitFit: LoraConfig(bias='all') trains the same biases, with a LoRA beside them.",
         ),
         use_when="an encoder with biases, few examples, and next to no storage for each task",

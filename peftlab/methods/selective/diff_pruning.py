@@ -1,4 +1,4 @@
-r"""Diff pruning (Guo et al., 2020, arXiv:2012.07463), section 3: learn a change, and which of it is 0.
+r"""Diff pruning (Guo et al., 2020, arXiv:2012.07463): learn a change, and which of it is 0.
 
 $$\theta' = \theta + z \odot w, \qquad z_j = \min(1, \max(0, \bar s_j)), \quad \bar s_j = s_j (r - l) + l$$
 
@@ -85,7 +85,7 @@ class DiffPruning(SparseMethod):
         title="Parameter-Efficient Transfer Learning with Diff Pruning",
         year=2020,
         arxiv="2012.07463",
-        equation="section 3",
+        equation="the relaxed L0 penalty with hard-concrete gates, then magnitude pruning",
         family="selective",
         reference="the definition",
         formula="θ' = θ + z ⊙ w, the gates z learned too; then the k largest, fixed",

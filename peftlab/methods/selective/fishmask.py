@@ -1,4 +1,4 @@
-r"""FISH Mask (Sung et al., 2021, arXiv:2111.09839), section 3: train the entries of largest Fisher information.
+r"""FISH Mask (Sung et al., 2021, arXiv:2111.09839): train the entries of largest Fisher information.
 
 $$\hat F_j = \frac{1}{N} \sum_{i=1}^{N} \left( \frac{\partial \log p_\theta(y_i \mid x_i)}{\partial \theta_j} \right)^2,
 \qquad \theta' = \theta + m \odot \delta, \quad m_j = 1 \text{ for the } k \text{ largest } \hat F_j$$
@@ -85,7 +85,7 @@ class FishMask(SparseMethod):
         title="Training Neural Networks with Fixed Sparse Masks",
         year=2021,
         arxiv="2111.09839",
-        equation="section 3, the empirical Fisher information",
+        equation="the empirical Fisher information, and the k largest of its diagonal",
         family="selective",
         reference="the definition; on linear layers peft.ShiraConfig with the same mask",
         formula="θ' = θ + m ⊙ δ, m the k entries of largest Fisher information",

@@ -1,4 +1,4 @@
-r"""LT-SFT: Lottery Ticket Sparse Fine-Tuning (Ansell et al., 2021, arXiv:2110.07560), section 3.
+r"""LT-SFT: Lottery Ticket Sparse Fine-Tuning (Ansell et al., 2021, arXiv:2110.07560).
 
 $$m_j = 1 \text{ for the } k \text{ largest } \bigl| \theta^{(1)}_j - \theta^{(0)}_j \bigr|, \qquad
 \theta' = \theta^{(0)} + m \odot \delta$$
@@ -31,7 +31,7 @@ class LTSFT(SparseMethod):
         title="Composable Sparse Fine-Tuning for Cross-Lingual Transfer",
         year=2021,
         arxiv="2110.07560",
-        equation="section 3",
+        equation="the method's two phases",
         family="selective",
         reference="the definition",
         formula="θ' = θ + m ⊙ δ, m the k entries that full fine-tuning moved most",

@@ -94,7 +94,7 @@ class PartialTuning(UnfreezingMethod):
     peftlab_type = "PARTIAL"
     card = Card(
         **FACTS,
-        equation="section 3, for any modules",
+        equation="the method, for any modules",
         formula="θ' = θ with θ'_i trained for the modules i that are named",
         parameters="those of the named modules",
         traps=(NO_TWO, COPIES, "A file is as large as the modules: 4 bytes for every parameter that trains."),
@@ -126,14 +126,14 @@ class LastLayers(UnfreezingMethod):
     peftlab_type = "LAST_LAYERS"
     card = Card(
         **FACTS,
-        equation="section 3",
+        equation="the method",
         formula="θ' = (θ_1, …, θ_{n-k}, θ'_{n-k+1}, …, θ'_n)",
         parameters="those of the last k blocks",
         traps=(
             NO_TWO,
             COPIES,
-            "It is the one selective method that also saves time: nothing below the first trained block needs a "
-            "backward pass. Freeze the embeddings too, or that is lost.",
+            "Nothing below the first trained block needs a backward pass, which saves time; as soon as anything lower "
+            "trains too (embeddings, the biases of all layers), that is lost.",
         ),
         use_when="training time is short, and the task is near what the model was trained on",
         avoid_when="the input itself is new (another language, another domain): the low blocks would have to change",

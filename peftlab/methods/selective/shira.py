@@ -1,4 +1,4 @@
-r"""SHiRA: Sparse High Rank Adapters (Bhardwaj et al., 2024, arXiv:2406.13175), section 3.
+r"""SHiRA: Sparse High Rank Adapters (Bhardwaj et al., 2024, arXiv:2406.13175).
 
 $$h = (W_0 + S) x + b, \qquad S_{ij} \neq 0 \text{ only where } m_{ij} = 1$$
 
@@ -76,7 +76,7 @@ class SHiRA(Method):
         title="Sparse High Rank Adapters",
         year=2024,
         arxiv="2406.13175",
-        equation="section 3",
+        equation="W_new = W + α S, with α = 1 while training",
         family="selective",
         reference="peft.ShiraConfig",
         formula="h = (W₀ + S) x + b, S sparse at fixed places",

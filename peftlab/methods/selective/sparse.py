@@ -30,11 +30,11 @@ from peftlab.targeting import resolve_targets
 class SparseDelta(Delta):
     """m ⊙ δ for one or several parameters of a layer: for each `own`, `own_values` (k) and flat `own_indices` (k)."""
 
-    def __init__(self, site: Site, places: Mapping[str, Tensor], start: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, site: Site, places: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> None:
         super().__init__(site)
         self.names = tuple(places)
         for own, flat in places.items():
-            values = torch.zeros(flat.numel()) if start is None else start[own].flatten()[flat.to(start[own].device)]
+            values = start[own].flatten()[flat.to(start[own].device).long()]
             self.register_parameter(f"{own}_values", nn.Parameter(values.detach().clone()))
             self.register_buffer(f"{own}_indices", flat.to(index_type(site.module._parameters[own])))
 
@@ -137,6 +137,8 @@ class SparseMethod(Method):
             raise ConfigError(
                 f"{name}(scores={self.scores!r}): give scores by name of parameter, 'random' or 'magnitude'"
             )
+        if not isinstance(self.random_seed, int) or isinstance(self.random_seed, bool):
+            raise ConfigError(f"{name}(random_seed={self.random_seed!r}): give a whole number")
         for label, given in (("scores", self.scores), ("start", self.start), ("mask", self.mask)):
             tensors = isinstance(given, Mapping) and all(isinstance(t, Tensor) for t in given.values())
             if given is not None and not tensors and not (label == "scores" and isinstance(given, str)):
@@ -250,8 +252,12 @@ class SparseMethod(Method):
         return [Site(name, modules[name]) for name in dict.fromkeys(n.rpartition(".")[0] for n in names)]
 
     def build(self, site: Site, shared: Shared | None) -> Adapter:
-        places = self.places_at(site)
-        start = None if self.start is None else {own: self.start[f"{site.name}.{own}"] for own in places}
+        places, start = self.places_at(site), {}
+        for own in places:
+            name, shape = f"{site.name}.{own}", site.module._parameters[own].shape
+            start[own] = torch.zeros(shape) if self.start is None or name not in self.start else self.start[name]
+            if start[own].shape != shape:
+                raise ConfigError(f"start[{name!r}] has shape {tuple(start[own].shape)}, the parameter {tuple(shape)}")
         return SparseDelta(site, places, start)
 
     def places_at(self, site: Site) -> dict[str, Tensor]:
@@ -274,17 +280,22 @@ class SparseMethod(Method):
 def changes(model: nn.Module, name: str = "default") -> dict[str, Tensor]:
     """How far the adapter `name` has moved each of the model's own parameters, by full name (kept heads included).
 
-    For every method that replaces or changes parameters of the model; the model itself is left alone.
+    For every method that merges. The model itself is left alone. Added biases are in it; frozen parameters are not.
     Raises PeftLabError if another adapter of that name, or none, is attached.
     """
     found = {}
+    modules = surgery.base_modules(model)
     for site, adapter in _adapters(model, name):
-        base = surgery.base_modules(model)[site]
+        base = modules[site]
         merged = adapter.merge_into(base)
-        for own, before in base.named_parameters():
-            after = dict(merged.named_parameters())[own]
-            if after is not before:
-                found[f"{site}.{own}"] = after - before
+        before = dict(base.named_parameters())
+        for own, after in merged.named_parameters():
+            if own not in before:  # an added bias
+                found[f"{site}.{own}"] = after.detach().clone()
+            elif after is not before[own] and before[own].is_floating_point():
+                found[f"{site}.{own}"] = after - before[own]
+            elif after is not before[own]:  # codes: the numbers that they stand for
+                found[f"{site}.{own}"] = surgery.dense(merged)[0] - surgery.dense(base)[0]
     if not found:
         raise PeftLabError(f"the adapter {name!r} changes no parameter of the model")
     return found

@@ -78,7 +78,7 @@ class TrainableTokens(Method):
         title="An Image is Worth One Word: Personalizing Text-to-Image Generation using Textual Inversion",
         year=2022,
         arxiv="2208.01618",
-        equation="section 3, for one token; peft names no paper",
+        equation="the method, for one new word; peft names no paper",
         family="selective",
         reference="peft.TrainableTokensConfig",
         formula="E'_t = e_t for the chosen tokens t, E_t for all others",
