@@ -26,8 +26,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
             "# Methods side by side",
             "One task, one model, one protocol, every method of the library that we have trained on it so far. The "
             "task is to name the topic of a dictionary definition, one of twelve; the model is MiniLM with a fresh "
-            "head. Every row had 90 steps of 32 definitions, a learning rate chosen on validation data, and the same "
-            "1,200 test definitions, which no choice has seen.",
+            "head. Every row had 90 steps of 32 definitions, a learning rate chosen on validation data (once for each "
+            "kind, at one size, with one seed), and the same 1,200 test definitions, which no choice has seen.",
             f"```{{figure}} {FIGURE}\n:alt: {described(shown)}\n\nSmall marks are seeds, large ones their mean. The "
             "dotted lines are the head alone and full fine-tuning.\n```",
             table(head_row, body, right=[1, 2, 3, 4, 5]),
@@ -55,9 +55,8 @@ def below_the_head(shown: Sequence[Row], head: Row) -> list[str]:
     if not names:
         return []
     return [
-        f"Below the head alone: {'; '.join(names)}. What they add changes the vectors that the head reads from the "
-        "first step on, and ninety steps did not mend it. Whether more would, and which start or rate, we have not "
-        "measured on this model; [lesson 04](notebooks/04_soft_prompts.ipynb) asks it of a language model."
+        f"Below the head alone: {'; '.join(names)}. Why, we have not measured, nor whether more steps or another "
+        "start would help on this model; [lesson 04](notebooks/04_soft_prompts.ipynb) asks it of a language model."
     ]
 
 
