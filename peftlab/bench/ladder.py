@@ -1,11 +1,12 @@
 """A ladder of small language models, every rung trained on the same tokens: how does the loss fall with size?
 
-Llama models from 25 thousand to 38 million parameters beside the embedding, trained from nothing on the corpus of the
+Llama models from 24 thousand to 38 million parameters beside the embedding, trained from nothing on the corpus of the
 tiny model: one pass over its 11.5 million tokens, so no token is seen twice, and for comparison four passes. The
-learning rate of each rung is chosen on the validation split (three at first, and on while the best is at the edge);
-the test split is read once at the end of each final run. Three seeds for one pass, one for four.
+learning rate of each rung is chosen on the validation split: three at first, on while the best is at the edge, and
+then the two between the best and its neighbours. The test split is read once, at the end of each final run. Three
+seeds for one pass; one seed, five rungs and the same learning rate for four.
 
-    PEFTLAB_CORPUS=FOLDER PEFTLAB_WORKERS=12 python -m peftlab.bench ladder
+    PEFTLAB_CORPUS=FOLDER python -m peftlab.bench ladder
 
 FOLDER is what data/build/tiny_corpus.py wrote. Needs a GPU.
 """
@@ -16,13 +17,14 @@ import importlib.util
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from peftlab.bench import parallel
 from peftlab.bench.parallel import Job
@@ -34,7 +36,8 @@ RUNGS = ((32, 2), (48, 3), (64, 4), (96, 5), (128, 6), (192, 7), (256, 8), (384,
 BATCH = 32  # windows of 256 tokens
 RATES = (2e-3, 4e-3, 8e-3)
 SEEDS = (0, 1, 2)
-PASSES = (1, 4)
+PASSES = 4  # for comparison
+PASSED = (32, 64, 128, 256, 512)  # the rungs that are compared
 WEIGHT_DECAY, BETAS, CLIP = 0.1, (0.9, 0.95), 1.0
 POINTS = 8  # of the validation curve
 
@@ -49,36 +52,41 @@ def run(results: Results) -> None:
         context=_recipe().CONTEXT,
         first_rates=list(RATES),
         seeds=list(SEEDS),
-        passes=list(PASSES),
+        passes={"all": 1, **{str(width): PASSES for width in PASSED}},
         optimizer="AdamW, warm-up 3 %, cosine to 2 %",
         weight_decay=WEIGHT_DECAY,
         clip=CLIP,
         precision="bf16 autocast, fp32 weights",
     )
-    plans = [plan(width, layers, passes) for passes in PASSES for width, layers in reversed(RUNGS)]
-    parallel.run(results, plans)
+    parallel.run(results, [plan(width, layers) for width, layers in RUNGS])
 
 
-def plan(width: int, layers: int, passes: int) -> parallel.Plan:
-    """Choose a learning rate for a rung, then train it with each seed. Few passes and wide rungs first."""
-    rung = f"{passes}/{width}"
+def plan(width: int, layers: int) -> parallel.Plan:
+    """Choose a learning rate for a rung with one pass, then train it with each seed; then four passes at that rate."""
 
-    def job(lr: float, seed: int, on: str) -> Job:
+    def job(lr: float, seed: int, on: str, passes: int = 1) -> Job:
         arguments = {"width": width, "layers": layers, "passes": passes, "lr": lr, "seed": seed, "on": on}
-        return Job(train, arguments, rank=passes * 1000 - width)
+        return Job(train, arguments, rank=passes if on == "test" else 0)
 
-    tried: Mapping[str, Any] = {}
-    rates = set(RATES)
-    while True:
-        keys = {f"choose/{rung}/{lr:g}": lr for lr in sorted(rates)}
-        tried = yield {key: job(lr, SEEDS[0], "validation") for key, lr in keys.items()}
-        best = keys[min(keys, key=lambda key: tried[key]["loss"])]
-        further = {max(rates): 2 * best, min(rates): best / 2}.get(best)
-        if further is None:
-            break
-        rates.add(further)
-    seeds = SEEDS if passes == 1 else SEEDS[:1]
-    yield {f"final/{rung}/{seed}": job(best, seed, "test") for seed in seeds}
+    tried: dict[float, float] = {}
+    wanted = set(RATES)
+    while wanted:
+        found = yield {f"choose/1/{width}/{lr:.4g}": job(lr, SEEDS[0], "validation") for lr in sorted(wanted)}
+        tried |= {lr: found[f"choose/1/{width}/{lr:.4g}"]["loss"] for lr in wanted}
+        best = min(tried, key=lambda lr: tried[lr])
+        wanted = set()
+        if best in (min(tried), max(tried)):
+            wanted = {best / 2 if best == min(tried) else 2 * best}
+        elif len(tried) == len({lr for lr in tried if _is_on_the_first_grid(lr)}):
+            wanted = {best / math.sqrt(2), best * math.sqrt(2)}
+    yield {f"final/1/{width}/{seed}": job(best, seed, "test") for seed in SEEDS}
+    if width in PASSED:
+        yield {f"final/{PASSES}/{width}/{SEEDS[0]}": job(best, SEEDS[0], "test", PASSES)}
+
+
+def _is_on_the_first_grid(lr: float) -> bool:
+    """A first rate, doubled or halved a few times; the refinement is halfway between two of these."""
+    return abs(math.log2(lr / RATES[0]) % 1 - 0.5) > 0.25
 
 
 def new_model(width: int, layers: int, vocabulary: int) -> torch.nn.Module:
@@ -111,28 +119,18 @@ def train(*, width: int, layers: int, passes: int, lr: float, seed: int, on: str
     windows = recipe.held_out(held, device)
     torch.manual_seed(seed)
     model = new_model(width, layers, recipe._vocabulary(corpus())).to(device)
-    groups = [
-        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=device.type == "cuda")
     steps = round(passes * len(data.tokens) / (BATCH * recipe.CONTEXT))
-    batches: Iterator[torch.Tensor] = recipe.epochs(data, device, BATCH, seed)
+    batches: Iterator[Tensor] = recipe.epochs(data, device, BATCH, seed)
+    step = Step(model, lr, device)
     curve, last = [], []
     start = time.perf_counter()
-    for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate(step - 1, steps, lr)
-        loss = recipe.losses(model, next(batches))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if step > 0.95 * steps:
-            last.append(loss.detach())
-        if step % max(1, steps // POINTS) == 0:
+    for number in range(1, steps + 1):
+        loss = step(next(batches), recipe.learning_rate(number - 1, steps, lr))
+        if number > 0.95 * steps:
+            last.append(loss.clone())
+        if number % max(1, steps // POINTS) == 0:
             found = recipe.evaluate(model, windows, held.names)["all"]["loss"]
-            curve.append([step * BATCH * recipe.CONTEXT, found if math.isfinite(found) else None])
+            curve.append([number * BATCH * recipe.CONTEXT, found if math.isfinite(found) else None])
     seconds = time.perf_counter() - start
     if on == "test":
         held = recipe.Corpus.read(corpus(), "test")
@@ -151,6 +149,57 @@ def train(*, width: int, layers: int, passes: int, lr: float, seed: int, on: str
         "validation": curve,
         "seconds": round(seconds, 1),
     }
+
+
+class Step:
+    """One step of training. On a GPU the first few run as usual, then one is recorded and replayed as a CUDA graph.
+
+    A small model keeps a GPU busy for less time than Python needs to ask for the work; a graph asks once.
+    """
+
+    USUAL = 3
+
+    def __init__(self, model: torch.nn.Module, lr: float, device: torch.device) -> None:
+        self.model, self.cuda, self.done = model, device.type == "cuda", 0
+        self.lr = torch.tensor(lr, device=device)
+        self.batch = torch.zeros(BATCH, _recipe().CONTEXT + 1, dtype=torch.long, device=device)
+        groups = [
+            {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=BETAS, fused=self.cuda, capturable=self.cuda)
+        self.stream = torch.cuda.Stream() if self.cuda else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.loss = torch.zeros(())
+
+    def __call__(self, batch: Tensor, lr: float) -> Tensor:
+        """The loss of this batch (batch, context + 1), before the step. The tensor is used again by the next call."""
+        self.batch.copy_(batch)
+        self.lr.fill_(lr)
+        if not self.cuda:
+            self._once()
+        elif self.done < self.USUAL:  # on a stream of its own, as a recording needs it
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                self._once()
+            torch.cuda.current_stream().wait_stream(self.stream)
+        else:
+            if self.graph is None:
+                self.graph = torch.cuda.CUDAGraph()
+                self.optimizer.zero_grad(set_to_none=True)
+                with torch.cuda.graph(self.graph):
+                    self._once()
+            self.graph.replay()
+        self.done += 1
+        return self.loss
+
+    def _once(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = _recipe().losses(self.model, self.batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.optimizer.step()
+        self.loss = loss.detach()
 
 
 def corpus() -> Path:
