@@ -102,8 +102,8 @@ def _half_too_few(n: int) -> Tensor:
     return q / q.max()
 
 
-def _half_to_one(n: int) -> Tensor:
-    q = quantile(torch.linspace(0.5, 1, n + 1)[1:])
+def _half_to_31_of_32(n: int) -> Tensor:
+    q = quantile(torch.linspace(0.5, 31 / 32, n + 1)[1:])
     return q / q.max()
 
 
@@ -150,7 +150,7 @@ EXERCISES = [
     Exercise(
         key="13.round_trip",
         title="round_trip",
-        minutes=5,
+        minutes=4,
         solution=round_trip,
         cases=_trip_cases,
         tolerance=1e-5,
@@ -188,7 +188,7 @@ EXERCISES = [
         mutants=(
             Mutant(_half_with_zero, "The level 0 (p = ½) belongs to no half: leave the first one out."),
             Mutant(_half_too_few, "Your first level is 0. Take n + 1 probabilities and leave the first one out."),
-            Mutant(_half_to_one, "At p = 1 the quantile is infinite: end at 0.9677083."),
+            Mutant(_half_to_31_of_32, "You end at 31/32 = 0.96875. NF4's authors end at 0.9677083, a little below."),
             Mutant(_half_not_scaled, "Divide by the largest, so that the last level is 1."),
             Mutant(_half_even, "These levels are evenly spaced. It is the probabilities that are; then quantile."),
             Mutant(_half_probabilities, "These are probabilities. quantile(p) makes levels of them."),

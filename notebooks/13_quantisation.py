@@ -1,0 +1,479 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["header"]
+# # 13 · Quantisation and QLoRA
+#
+# *90 minutes (60 without the exercises). Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
+
+# %% [markdown]
+# Tuning a model of 65 billion parameters in the usual way takes more than 780 GB of memory. In 2023, one was tuned on a single card of 48 GB (Dettmers et al., 2023). One half of the trick is LoRA. The other half sounds absurd: let every frozen weight take one of only **16 values**.
+#
+# How can 16 values be enough? And which 16? Here you place them yourself, race yours against the ones that the world uses, train on top of them, and walk into the trap that waits at the end. Then a riddle: one model of this course fits into 4 bits without any error. Why?
+
+# %%
+import copy
+
+import torch
+
+import peftlab
+from peftlab.bench import quant_race
+from peftlab.bench.results import Results
+from peftlab.course import sixteen_levels
+from peftlab.course.exercise import check, hint, solution, use
+from peftlab.course.question import predict, quiz
+from peftlab.methods import LoRA
+from peftlab.quant import levels_of, quantize, quantize_model
+from peftlab.show import plots, quant_figures
+from peftlab.tasks import datasets, metrics, models
+
+plots.style()
+
+# %% [markdown]
+# Our model is the course's tiny one: a Llama with 8 blocks, which has really learnt some English. QLoRA stores the matrices of the blocks in 4 bits and leaves tables, norms and the head alone; so do we.
+
+# %%
+base, tokenizer = models.load("tiny")
+matrices = sixteen_levels.block_matrices(base)
+W = matrices["model.layers.3.self_attn.q_proj"]
+count, total = sum(m.numel() for m in matrices.values()), sum(p.numel() for p in base.parameters())
+print(f"{len(matrices)} matrices, {count:,} of {total:,} numbers; one of them: {tuple(W.shape)}")
+
+# %% [markdown]
+# ## From a weight to a code
+#
+# Take a few weights $w_1, \dots, w_n$ that will share one number, a **block**. That number is its **scale**, the largest size in it:
+#
+# $$c = \max_i |w_i| .$$
+#
+# Divided by it, every weight lies between −1 and 1. Fix 16 **levels** $\ell_0, \dots, \ell_{15}$ there, the **codebook**. Each weight is replaced by the number of the level nearest to it, its **code**:
+#
+# $$q_i = \arg\min_k \left|\frac{w_i}{c} - \ell_k\right| \in \{0, \dots, 15\} .$$
+#
+# A code is all we store of a weight: 4 bits. To compute with it, we look the level up and scale it back: $\hat w_i = c\, \ell_{q_i}$. What is lost is $\hat w_i - w_i$.
+#
+# ### Exercise 1 · There and back (4 minutes)
+#
+# Write it for one block `w` of shape $(n)$ and any codebook `levels`: return $\hat w$.
+
+# %% tags=["exercise"]
+def round_trip(w, levels):
+    """What is left of the block w, (n,), after quantisation to the nearest of c times the levels, (k,)."""
+    return ...
+
+
+check("13.round_trip", round_trip)
+# Stuck? Run hint("13.round_trip", 1), then hint("13.round_trip", 2), then solution("13.round_trip").
+
+# %%
+round_trip = use("13.round_trip", round_trip)
+block, even = W.flatten()[:64], torch.linspace(-1, 1, 16)
+back = round_trip(block, even)
+for name, values in (("w ", block), ("ŵ ", back)):
+    print(name, "  ".join(f"{v:+.3f}" for v in values[:8].tolist()))
+print(f"different values in ŵ: {len(back.unique())}; error ‖ŵ - w‖ / ‖w‖ = {(back - block).norm() / block.norm():.1%}")
+
+# %% [markdown]
+# ## Why blocks
+#
+# The scale is shared, so one large weight coarsens the grid of all its neighbours. Make one weight 20 times larger than the largest, and look at the error of *all other rows*:
+
+# %%
+spoiled = W.clone()
+spoiled[0, 0] = 20 * W.abs().max()
+for blocksize in (W.numel(), 256, 64):
+    back = quantize(spoiled, kind="int4", blocksize=blocksize, double=False).dequantize()
+    print(f"one scale for {blocksize:>6} weights: error of the other rows {(back - W)[1:].norm() / W[1:].norm():.1%}")
+
+# %% [markdown]
+# With one scale for the matrix, every other weight is rounded to 0: error 100 %. A row has 256 weights, so blocks of at most a row keep the damage inside one row. Large models do have such outliers. LLM.int8() keeps whole columns of them in 16 bits (Dettmers et al., 2022); `peftlab.quant.int8` has it. Blocks are the other answer, and QLoRA's: 64 weights to a scale.
+#
+# ## Place 16 levels
+#
+# Now choose. Below is the histogram of that query matrix, each weight divided by its scale. Where would you put 16 levels? Get your error as low as you can, and only then ask for the others. (Between $-1$ and $1$ the small towers are no accident: why must they be there?)
+
+# %%
+from peftlab.show.widgets.sixteen_levels import place_levels
+
+explorer = place_levels(W, "a query matrix of the tiny model")
+explorer
+
+# %% [markdown]
+# Even levels have 10.0 %. The integers $-7, \dots, 7$ of *int4* are even levels too, but only 15, for the sake of having 0 among them: 10.8 %. **FP4**, as bitsandbytes ships it, does worst, 12.2 %: four of its 16 codes mean nearly zero. **NF4** has 9.2 %, without having seen this matrix. Fitting 16 levels to it gains little more: 8.8 %. So where do NF4's levels come from?
+#
+# ## NF4 from its definition
+#
+# Pretrained weights are roughly normally distributed. Then this is a sound plan: let every level answer for the same share of the weights. Let $\Phi(z)$ be the share of a standard normal distribution below $z$. The **quantile** $\Phi^{-1}(p)$ turns it round: below which number lies the share $p$? Evenly spaced $p$ give levels that crowd where weights crowd.
+#
+# Two wishes bend the plan (Dettmers et al., 2023, section 3). A weight of 0 must stay 0, so 0 is a level. And the largest weight of a block is exactly $\pm 1$, so these are levels. Hence two halves: 7 levels below 0, 8 above. Each goes from $p = ½$ to a last $p = 1 - \delta$, because $p = 1$ would be infinite, and is divided by its largest. The authors take $\delta = ½(\tfrac{1}{30} + \tfrac{1}{32})$, in their code $1 - \delta = 0.9677083$.
+#
+# ### Exercise 2 · Half of NF4 (7 minutes)
+#
+# Return the upper half with `n` levels: ascending, without the 0, ending at 1. `quantile(p)` is $\Phi^{-1}$ of a tensor.
+
+# %% tags=["exercise"]
+from peftlab.quant.nf4 import quantile
+
+
+def half(n):
+    """n levels above 0, (n,), ascending to 1: quantiles of evenly spaced p from 1/2 to 0.9677083, the 0 left out."""
+    return ...
+
+
+check("13.half", half)
+
+# %%
+half = use("13.half", half)
+nf4 = torch.cat([-half(7).flip(0), torch.zeros(1), half(8)])
+print("  ".join(f"{level:+.4f}" for level in nf4.tolist()))
+assert torch.allclose(nf4, levels_of("nf4"), atol=1e-6)
+
+# %% mystnb={"image": {"alt": "Above, a histogram of the query matrix's weights divided by their scales: a bell around 0 with small towers at -1 and 1. Below, a row of marks for each codebook. Yours (even, if nothing was dragged) and int4 are evenly spaced; FP4 has wide gaps around 0 with two marks close together in the middle; NF4's marks crowd around 0 and spread towards the ends."}}
+_ = quant_figures.codebooks(W, explorer.levels)
+
+# %% [markdown]
+# The paper calls this codebook information-theoretically optimal for normal weights. Does every level really answer for the same share?
+
+# %%
+share = quantize(W, kind="nf4").codes.flatten().bincount(minlength=16) / W.numel()
+print("share of the weights, level by level:", "  ".join(f"{s:.1%}" for s in share.tolist()))
+
+# %% [markdown]
+# No: from 1.8 % at the lower end to 8.3 % in the middle. What is quantised is not $w$ but $w$ divided by the largest of its block, and that is not normal: its spread depends on the block's size (Yoshida, 2023). And equal shares are one aim, small errors another. "Optimal" always has a small print: for which distribution, for which error.
+#
+# ## What it costs: count the bits
+#
+# A byte has room for two codes. The first goes into the upper half:
+
+# %%
+first, second = 11, 6
+byte = first << 4 | second
+print(f"{first:04b} and {second:04b} in one byte: {byte:08b} = {byte};  back: {byte >> 4}, {byte & 0b1111}")
+
+# %% [markdown]
+# And the scales? One 32-bit scale for 64 weights adds half a bit to each. **Double quantisation** quantises the scales too: take their mean away, store what is left in 8 bits, with one more 32-bit number for every 256 scales.
+#
+# ### Exercise 3 · Bits (5 minutes)
+#
+# How many bits does a weight cost? (The mean and the codebook, a few numbers for a whole matrix, are not counted.)
+
+# %% tags=["exercise"]
+def bits(blocksize, double):
+    """Bits for each weight: its 4-bit code and its share of the scales, 32 bits each or doubly quantised."""
+    return ...
+
+
+check("13.bits", bits)
+
+# %%
+bits = use("13.bits", bits)
+for double in (False, True):
+    q = quantize(W, kind="nf4", blocksize=64, double=double)
+    print(f"double={double!s:5}: by the formula {bits(64, double):.3f}, counted {q.bits_per_parameter:.3f}")
+
+# %% [markdown]
+# 4.5 bits or 4.127. (This matrix counts a hair more: it pays for its one mean.) For 65 billion weights, the 0.373 bits saved are 3 GB.
+#
+# ## Is it really NF4? The proof
+#
+# The library that everybody uses for this is bitsandbytes. Equal here means: every byte of codes, every scale, every value that comes back.
+
+# %% tags=["nbval-ignore-output"]
+try:
+    import bitsandbytes.functional as theirs
+except ImportError:
+    theirs = None
+    print("bitsandbytes is not installed, so there is nothing to compare with: pip install '.[quant]' brings it.")
+for kind in ("nf4", "fp4") if theirs else ():
+    packed, state = theirs.quantize_4bit(W, blocksize=64, compress_statistics=True, quant_type=kind)
+    q = quantize(W, kind, blocksize=64, double=True)
+    same = {"codes": torch.equal(q.packed, packed), "scales": torch.equal(q.absmax.inner.codes, state.absmax),
+            "values": torch.equal(q.dequantize(), theirs.dequantize_4bit(packed, state))}
+    print(kind, "bit for bit equal:", same)
+    assert all(same.values())
+
+# %% [markdown]
+# The course's tests do this for many shapes, block sizes and number formats, and for whole training runs beside `peft`. In doing so they found a fault. On some processors bitsandbytes reads a matrix back wrongly if its width is not a multiple of the block, and says nothing. Is yours one of them?
+
+# %% tags=["nbval-ignore-output"]
+if theirs:
+    odd = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))  # 96 is not a multiple of 64
+    packed, state = theirs.quantize_4bit(odd, blocksize=64, quant_type="nf4")
+    for who, back in (("theirs", theirs.dequantize_4bit(packed, state)), ("ours", quantize(odd).dequantize())):
+        print(f"{who:6} error of a 64 × 96 matrix: {(back - odd).norm() / odd.norm():.1%}")
+
+# %% [markdown]
+# Around 9 % is right for both. If the first line says far more, you see the fault. Take widths that are multiples of the block: all of real models' are.
+#
+# ## The race
+#
+# One matrix is an anecdote. Here are all 56 of the tiny model and all 36 of MiniLM, and your levels among them. A fourth format joins: *asymmetric* int4 puts 16 even levels between a block's smallest and largest weight. So it stores two numbers for each block, and costs more bits for the same block.
+
+# %% tags=["nbval-ignore-output"]
+minilm, _ = models.load("minilm", num_labels=12)
+both = {"tiny": matrices, "MiniLM": sixteen_levels.block_matrices(minilm)}
+entries = [("int4", 64), ("fp4", 64), ("nf4", 64), ("int4_asymmetric", 128), ("nf4", 32), ("int4_asymmetric", 64)]
+rows = []
+for kind, size in entries:
+    found = {model: quant_race.errors(each, kind, size) for model, each in both.items()}
+    rows.append({"levels": kind, "block": size, "bits": found["tiny"]["bits"],
+                 **{f"{model}, error in %": 100 * f["error"] for model, f in found.items()}})
+mine = {m: sixteen_levels.error(sixteen_levels.moments(each.values()), explorer.levels) for m, each in both.items()}
+rows.append({"levels": "yours", "block": 64, "bits": rows[0]["bits"],
+             **{f"{model}, error in %": 100 * error for model, error in mine.items()}})
+plots.table(rows, caption="All matrices of the blocks together; scales in 8 bits, and counted")
+
+# %% [markdown]
+# Look at equal bits, not at equal blocks. With blocks of 64, asymmetric int4 beats NF4 on 54 of the tiny model's 56 matrices. But it pays 4.25 bits for that, and NF4 with blocks of 32 costs as much: there NF4 has the smaller error on all 92 matrices. At 4.13 bits the same: 9.2 % against 10.1 % and, for symmetric int4, 10.8 %.
+#
+# So much for weights. But nobody reads weights. What happens to the *text*? We take 1,200 documents that the tiny model has never seen, of four kinds: definitions of nouns and of other words, Bible verses in modern and in King James English. Their loss is 3.600 nats per token with full weights, a perplexity of 36.6.
+
+# %%
+predict("13.race")
+
+# %% mystnb={"image": {"alt": "Chart of the loss above fp32, in nats per token, against bits per weight from 4.03 to 4.51, one line for each of four formats. All fall with more bits, unevenly. FP4 is highest at 4.03 bits, 0.094, and falls most steeply. At 4.13 bits symmetric int4 and NF4 lie together near 0.047, FP4 at 0.06. At 4.25 bits asymmetric int4 is lowest, around 0.03. Short bars, the same formats with shifted blocks, scatter by up to 0.017."}}
+stored = Results.load("quant_race")
+_ = quant_figures.race(stored)
+
+# %% [markdown]
+# Slow down here. The error bars say how far chance in the *texts* could move a point (95 %, a bootstrap over documents, in pairs). If that were all, NF4 with blocks of 128 would be better than with 64, surely: 0.008 nats, and the interval excludes 0. Yet its error is larger. There is a second kind of luck. A weight between two levels goes up or down by a hair, and a few million such accidents add up to something. So we moved the blocks by 5, 10, … weights, which rounds everything anew: the short bars. One format, same bits, same text, and the loss moves by up to 0.017.
+#
+# With both kinds of luck in view, at blocks of 64:
+#
+# - **NF4 and symmetric int4 do the same harm**, 0.047 and 0.047 nats per token over six shifts, although NF4's weights are nearer to the original on every matrix.
+# - **FP4 is worse**, 0.061.
+# - **Asymmetric int4 does less harm**, 0.031, for 0.13 bits more. NF4 with the same bits: 0.041. With 4.13 bits it is the other way round: 0.057 against NF4's 0.047.
+#
+# A perplexity of 36.6 becomes one of 38.3 with NF4: a rise of 5 %. Dettmers et al. (2023, table 2) report a clear order for larger models, mean perplexities of 34.34 for Int4, 31.07 for FP4 and 27.41 for NF4 with double quantisation. Ours is one model of 7 million parameters, ten times below the smallest of theirs, and our FP4 is not the FP4 of that line. So: on this model we see no gain of NF4 over a plain int4 in what counts, and we do not know why its smaller error does not show. A larger model with outliers would change our mind.
+#
+# What is NF4 for, then? A *fixed* codebook, no zero point to store, one table for every block, exact 0 and exact largest weight, and the smallest error at its bits in both models here. It is a good default. It is no law.
+
+# %% [markdown]
+# ## QLoRA
+#
+# Now train. The 4-bit weight $\hat W$ is frozen; beside it stands a LoRA in 32 bits (lesson 06), with $s = \alpha / r$:
+#
+# $$h = \hat W x + b + s\, B A x .$$
+#
+# Codes are whole numbers, so there is no gradient for them. There is one for $x$, because adapters in earlier layers need it. This is the layer's whole arithmetic:
+
+# %%
+import inspect
+
+from peftlab.quant.linear import MatMul4bit
+
+print(inspect.getsource(MatMul4bit))
+
+# %% [markdown]
+# $\hat W$ is made when it is needed, twice in each step, and thrown away. Time for memory.
+#
+# ### Exercise 4 · What trains? (3 minutes)
+#
+# Which of these get an update from the optimiser in QLoRA? `True` or `False`.
+
+# %% tags=["exercise"]
+trains = {"codes": ..., "scales": ..., "A": ..., "B": ..., "norms": ...}
+
+check("13.trains", trains)
+
+# %%
+method = LoRA(r=8, lora_alpha=16, target_modules="all-linear")
+
+
+def fresh(*, four_bits):
+    torch.manual_seed(0)  # the same A for both
+    model = copy.deepcopy(base)
+    return peftlab.attach(quantize_model(model) if four_bits else model, method)
+
+
+lora, qlora = fresh(four_bits=False), fresh(four_bits=True)
+print(qlora.model.layers[0].self_attn.q_proj)
+print([name for name, p in qlora.named_parameters() if p.requires_grad][:2], "…")
+
+# %% [markdown]
+# The task: define a word. Same start of $A$, same data, same order:
+
+# %% mystnb={"image": {"alt": "Line chart of the training loss over 24 steps for LoRA on the fp32 base and QLoRA on the NF4 base. Both fall from about 5 to below 4, and the two lines almost cover each other."}} tags=["nbval-ignore-output"]
+from peftlab.tasks.training import train
+
+words = datasets.load("define_word")
+few, held_out = words.definitions("train"), words.definitions("test")[:100]
+short = dict(steps=24, lr=2e-3, batch_size=12, max_length=48, seed=0)
+runs = [train(model, tokenizer, few, name=name, **short) for name, model in (("LoRA", lora), ("QLoRA", qlora))]
+plots.losses(runs)
+
+
+def loss(model):
+    return metrics.evaluate(model, tokenizer, held_out, max_length=64).loss
+
+
+print(f"held-out words: frozen {loss(base):.2f}, LoRA {loss(lora):.2f}, QLoRA {loss(qlora):.2f} nats per token")
+
+# %%
+assert runs[1].losses[-1] < runs[1].losses[0] and abs(runs[0].losses[-1] - runs[1].losses[-1]) < 0.5
+
+# %% [markdown]
+# The curves nearly cover each other. Stored runs go further: 120 steps, learning rates chosen on validation data, three seeds, 300 held-out words.
+
+# %%
+trained = Results.load("qlora_tiny")
+ways = {"lora": "LoRA on fp32", "qlora": "QLoRA on NF4", "loftq": "NF4 with LoftQ's start"}
+plots.table([
+    {"way": name, "before training": trained["cells"][f"start/{way}"], "after": sum(after) / 3,
+     "lowest": min(after), "highest": max(after)}
+    for way, name in ways.items() for after in [quant_figures.losses_of(trained, way)]
+], caption="Loss on 300 held-out definitions, nats per token")
+
+# %% [markdown]
+# XXX_TRAINED
+#
+# **LoftQ** (Li et al., 2023) is the idea in the third row. QLoRA begins with the whole rounding error. LoftQ lets the adapter begin as the best rank-$r$ copy of that error, quantises what is left, and repeats. Five rounds at $r = 8$ bring the error of the weights from 9.2 % to 8.1 %: rounding errors look like noise, and noise has no few strong directions (lesson 06 again). XXX_LOFTQ
+#
+# ## Where the memory goes
+#
+# A step needs memory for weights, adapters, gradients, the optimiser's two numbers for each trained one, and activations. `peftlab.costs` predicts each from a model's config. Is it right? On a processor we can count every byte that live tensors hold.
+
+# %% tags=["nbval-ignore-output"]
+from peftlab.course.step_memory import compared
+
+everything = copy.deepcopy(base).requires_grad_(True)
+plots.table([
+    {"tiny model, 8 × 64 tokens": "full fine-tuning", **compared(everything, "full")},
+    {"tiny model, 8 × 64 tokens": "LoRA", **compared(lora, method)},
+    {"tiny model, 8 × 64 tokens": "QLoRA", **compared(qlora, method, quantize="nf4")},
+])
+
+# %% [markdown]
+# Predicted and measured agree within a few per cent. Between steps QLoRA holds a third of what LoRA holds. Its peak is only 16 % lower: here most of it is **activations, which quantisation does not touch**. On a large model the weights rule. Back to the beginning:
+
+# %%
+predict("13.card")
+
+# %% mystnb={"image": {"alt": "Horizontal bars of memory in GiB for one training step of a 65B model with LoRA of rank 64, against a line at 48. LoRA on 16-bit weights takes 134, nearly all weights. QLoRA takes 47; with the optimiser's states paged out, 41. QLoRA without checkpointing takes 62, of which 21 are activations."}}
+from peftlab.costs.memory import training
+
+print(f"full, 16-bit weights and gradients, 32-bit moments: {65.2e9 * (2 + 2 + 4 + 4) / 1e9:.0f} GB before activations")
+big = dict(model="llama-65b", method=LoRA(r=64, target_modules="all-linear"), batch=1, sequence=512)
+steps = {
+    "LoRA, 16 bits": training(**big, checkpointing=True),
+    "QLoRA": training(**big, checkpointing=True, quantize="nf4"),
+    "QLoRA, 8-bit AdamW": training(**big, checkpointing=True, quantize="nf4", optimizer="adamw8bit"),
+    "QLoRA, paged AdamW": training(**big, checkpointing=True, quantize="nf4", optimizer="paged_adamw"),
+    "QLoRA, no checkpointing": training(**big, quantize="nf4"),
+}
+_ = quant_figures.memory(steps, line=48, label="48 GiB")
+
+# %% [markdown]
+# XXX_MEMORY
+#
+# **8-bit AdamW** keeps the two moments in 8 bits, in blocks of 256 with a scale each: about 2 bytes for each trained parameter instead of 8 (Dettmers et al., 2021; `peftlab.quant.AdamW8bit`, bit for bit that of bitsandbytes). It helps where much is trained. **Paged** optimisers put the states into memory that the driver moves between card and host, so that a long text, for a moment, pushes them out instead of crashing the run. That needs a GPU's unified memory; on a processor there is nothing to move, so we cannot show it here.
+#
+# We have measured one such run on one H100, once, with a model of 6.7 billion parameters and checkpointing: LoRA peaked at 14.3 GiB and QLoRA at 5.4 GiB. Once is a sketch. On SmolLM2 and a laptop's processor, also once, eight steps of QLoRA held 364 MB of tensors at the peak, and eight of LoRA 734 MB (`qlora_smollm2`). It runs. What it does to quality you cannot learn from that model. Wait for the riddle.
+#
+# ## A trap: merged into four bits
+#
+# Training is done. You merge, as in lesson 06. In peftlab that makes the weights dense again, $\hat W + s B A$, and memory is back where it was. So quantise the result again, same NF4, same blocks: it *was* a 4-bit model before.
+
+# %%
+predict("13.requantise")
+
+# %% mystnb={"image": {"alt": "Horizontal bars of the loss on held-out definitions. XXX_ALT"}}
+_ = quant_figures.merging(trained)
+
+# %% [markdown]
+# XXX_MERGE
+#
+# Find out why on the adapter that you have just trained:
+
+# %% tags=["nbval-ignore-output"]
+before = {name: m.quantized for name, m in quantize_model(copy.deepcopy(base)).named_modules() if name in matrices}
+merged = peftlab.merge(copy.deepcopy(qlora))
+dense = sixteen_levels.block_matrices(merged)
+again = quantize_model(copy.deepcopy(merged))
+name = "model.layers.3.self_attn.q_proj"
+step = before[name].dequantize()
+now = again.get_submodule(name).quantized
+print(f"training changed the weights by {(dense[name] - step).norm() / step.norm():.1%} of their size")
+print(f"rounding had changed them by    {(step - W).norm() / W.norm():.1%}")
+print(f"codes that differ after quantising again: {(now.codes != before[name].codes).float().mean():.2%}")
+print(f"loss: merged {loss(merged):.2f}, quantised again {loss(again):.2f}, never trained {loss(base):.2f}")
+
+# %% [markdown]
+# Every weight of $\hat W$ sits *exactly on a level*. A change smaller than half the way to the next level is rounded away, and nearly all are. The original weights lie anywhere between levels, so there a small change tips some of them over: on average it survives. Hence the mend, the row above the last: put the adapter on the *original* weights, then quantise. Or ship the 4-bit base with the adapter beside it. Whatever you do, test what you ship.
+#
+# ## The riddle
+#
+# SmolLM2, as this course has it, loses nothing in 4 bits. Here is one of its matrices under four settings:
+
+# %%
+smollm2, _ = models.load("smollm2", dtype=torch.bfloat16)
+V = smollm2.model.layers[15].self_attn.q_proj.weight.detach().float()
+del smollm2
+for kind, size in (("nf4", 64), ("int4", 32), ("int4_asymmetric", 64), ("int4_asymmetric", 32)):
+    back = quantize(V, kind, size, double=False).dequantize()
+    print(f"{kind:15} blocks of {size}: error {(back - V).norm() / V.norm():.2%}")
+
+# %% [markdown]
+# Three ordinary errors, and one of 0.14 %. A clever model? Look for yourself. How many *different* values does a run of neighbouring weights have? Move the slider, and find the length at which something changes.
+
+# %% tags=["nbval-ignore-output"]
+from peftlab.show.sliders import drag
+
+
+def most_values(length):
+    return max(len(run.unique()) for run in V.reshape(-1, length))
+
+
+drag("neighbours:", [8, 16, 32, 64, 96], most_values, start=8,
+     describe=lambda n, found: f"no run of {n} neighbours has more than {found} different values")
+
+# %%
+assert most_values(32) == 16 and most_values(64) > 16
+run = V.flatten()[:32].unique()
+print("steps between the values of the first 32:", "  ".join(f"{s:.3f}" for s in run.diff().tolist()))
+
+# %% [markdown]
+# In 32 neighbours there are never more than 16 values, and they lie on an even grid. **Somebody has quantised this model before**: 16 even levels between the smallest and the largest of each 32 weights, two 16-bit numbers a block, 5 bits a weight. It is the format Q4_1 of its file. Asymmetric int4 in blocks of 32 finds the same grid again, and the 0.14 % are the rounding of those grid points to 16 bits. Move the grid (other blocks, other levels), and the error is back.
+#
+# The moral is larger than one file. **A small quantisation error can be a fact about the model's past.** Before you report one, ask what the weights went through. It is also why every race in this lesson was run on the other two models.
+#
+# ## When to use it
+#
+# **Use QLoRA when** the frozen weights are what does not fit: large models, short texts, checkpointing on.
+#
+# **Avoid it when** the model fits without: making $\hat W$ anew costs time in every step. When activations fill the memory, shorten texts or checkpoint first. And when you need one merged 4-bit model and have no original weights.
+#
+# **Unknown:** which 4-bit format is best for your model, until you have measured it, on text. Why a smaller error of the weights does not always mean a smaller loss.
+#
+# ## Check yourself
+
+# %%
+quiz("13")
+
+# %% [markdown]
+# ## Take away
+#
+# - A block of weights shares one scale; each weight keeps the number of the nearest of 16 levels. With the scales that is 4.5 bits a weight, 4.127 with double quantisation.
+# - NF4's levels are quantiles of a normal distribution, with 0 and ±1 forced in: a good fixed codebook, optimal only under its assumptions.
+# - Compare formats at equal bits, on held-out text, with two kinds of luck in mind: the text's and the rounding's.
+# - QLoRA trains LoRA on a 4-bit base; gradients flow through it. It shrinks the weights, not the activations.
+# - Merged and quantised again, most of an adapter can be rounded away. Test what you ship.
+#
+# ## Sources
+#
+# - T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer: *QLoRA: Efficient Finetuning of Quantized LLMs*, 2023, [arXiv:2305.14314](https://arxiv.org/abs/2305.14314).
+# - T. Dettmers, M. Lewis, S. Shleifer, L. Zettlemoyer: *8-bit Optimizers via Block-wise Quantization*, 2021, [arXiv:2110.02861](https://arxiv.org/abs/2110.02861).
+# - T. Dettmers, M. Lewis, Y. Belkada, L. Zettlemoyer: *LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale*, 2022, [arXiv:2208.07339](https://arxiv.org/abs/2208.07339).
+# - Y. Li et al.: *LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models*, 2023, [arXiv:2310.08659](https://arxiv.org/abs/2310.08659).
+# - D. Yoshida: *NF4 Isn't Information Theoretically Optimal (and that's Good)*, 2023, [arXiv:2306.06965](https://arxiv.org/abs/2306.06965).
+# - Stored runs: `python -m peftlab.bench quant_race`, `qlora_tiny`, `qlora_smollm2`, one processor thread; the JSON in `data/results/` says which versions. On the H100: `book/assets/h100_single_runs.json`.
+
+# %% [markdown] tags=["footer"]
+# ---
+#
+# *This is the last one so far.*
