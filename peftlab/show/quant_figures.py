@@ -36,21 +36,22 @@ def codebooks(weight: Tensor, yours: list[float] | None = None) -> Axes:
 
 
 def race(results: Mapping[str, Any]) -> Axes:
-    """Loss on held-out text above that of fp32, against bits per weight: a line for each format, over block sizes."""
+    """Loss on held-out text above that of fp32, against bits per weight: a line for each format, over block sizes.
+
+    A point is the mean over all shifts of the blocks, its bar goes from the lowest to the highest.
+    """
     cells = results["cells"]
     _, ax = plt.subplots(figsize=(6.4, 4.0))
     for index, (kind, name) in enumerate(NAMES.items()):
-        sizes = [b for b in results["settings"]["blocksizes"] if f"text/tiny/{kind}/{b}" in cells]
+        sizes = results["settings"]["blocksizes"]
         x = [cells[f"error/tiny/{kind}/{b}"]["bits"] for b in sizes]
-        y = [cells[f"text/tiny/{kind}/{b}"]["over_fp32"] for b in sizes]
+        found = [shifts(results, f"{kind}/{b}") for b in sizes]
+        y = [mean(run) for run in found]
+        bars = [[m - min(run) for m, run in zip(y, found, strict=True)],
+                [max(run) - m for m, run in zip(y, found, strict=True)]]  # fmt: skip
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
-        low_high = [[v[0] - v[1] for v in y], [v[2] - v[0] for v in y]]
-        ax.errorbar(x, [v[0] for v in y], yerr=low_high, label=name, capsize=2, linewidth=1.4, markersize=5, **style)
-        for b in sizes:
-            again = shifts(results, f"{kind}/{b}")
-            bits = cells[f"error/tiny/{kind}/{b}"]["bits"]
-            ax.plot([bits] * len(again), again, "_", color=style["color"], markersize=12, markeredgewidth=1.2)
-    ax.set_xlabel("bits per weight, scales included")
+        ax.errorbar(x, y, yerr=bars, label=name, capsize=3, linewidth=1.4, markersize=5, **style)
+    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32)")
     ax.set_ylabel("loss above fp32 (nats per token)")
     ax.set_ylim(bottom=0)
     ax.legend()
@@ -58,10 +59,9 @@ def race(results: Mapping[str, Any]) -> Axes:
 
 
 def shifts(results: Mapping[str, Any], form: str) -> list[float]:
-    """Loss above fp32 with the blocks shifted, for each shift; empty if that was not measured."""
+    """Loss above fp32 with the blocks shifted, once for each shift."""
     cells, base = results["cells"], results["cells"]["text/tiny/fp32"]["loss"]
-    by = results["settings"]["shifts"]
-    return [cells[f"shift/tiny/{form}/{k}"] - base for k in by if f"shift/tiny/{form}/{k}" in cells]
+    return [cells[f"shift/tiny/{form}/{k}"] - base for k in results["settings"]["shifts"]]
 
 
 def memory(predictions: Mapping[str, Memory], line: float, label: str) -> Axes:
@@ -77,43 +77,53 @@ def memory(predictions: Mapping[str, Memory], line: float, label: str) -> Axes:
             style = dict(color=palette.LINES[index % 7], hatch=hatches[index % 7], edgecolor="white", linewidth=0)
             ax.barh(row, size, left=left, height=0.6, label=part if row == 0 else None, alpha=0.8, **style)
             left += size
-        ax.annotate(f"{found.gib:,.0f} GiB", (left, row), xytext=(4, 0), textcoords="offset points", va="center")
+        ax.annotate(f"{found.gib:,.0f} GiB", (left, row), xytext=(4, 0), textcoords="offset points", va="center",
+                    zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})  # fmt: skip
     ax.axvline(line, color=palette.BLACK, linestyle="--", linewidth=1.3)
     ax.annotate(label, (line, -0.62), xytext=(4, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(predictions)), list(predictions))
     ax.set_ylim(len(predictions) - 0.5, -0.85)
     ax.set_xlabel("memory of one training step, GiB")
     ax.margins(x=0.14)
+    ax.set_axisbelow(True)
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="upper right" if line < 100 else "lower right", fontsize=9)
+    ax.legend(loc="lower right", fontsize=9)
     return ax
 
 
 def merging(results: Mapping[str, Any]) -> Axes:
-    """Test loss of a QLoRA adapter after different ways to put it into weights. Mean of the seeds, dots for each."""
-    cells, seeds = results["cells"], results["settings"]["seeds"]
-    runs = [cells[f"qlora/{seed}"] for seed in seeds]
+    """Test loss of a QLoRA adapter against how long it was trained, merged in three ways. Lines: means of the seeds."""
+    cells, settings = results["cells"], results["settings"]
+    steps = [*settings["shorter"], settings["steps"]]
     ways = {
-        "beside the 4-bit base": [run["loss"] for run in runs],
-        "merged (dense weights)": [run["merged"] for run in runs],
-        "merged, then NF4 again": [run["merged_then_nf4"] for run in runs],
-        "on the fp32 base": [run["on_fp32_base"] for run in runs],
-        "on the fp32 base, then NF4": [run["fp32_base_merged_then_nf4"] for run in runs],
-        "no adapter, NF4": [cells["start/qlora"]] * len(runs),
+        "merged_then_nf4": "merged into the 4-bit base, then NF4 again",
+        "fp32_base_merged_then_nf4": "merged into the original weights, then NF4",
+        "merged": "merged into the 4-bit base, left dense",
     }
-    _, ax = plt.subplots(figsize=(6.4, 3.0))
-    for row, (_name, losses) in enumerate(ways.items()):
-        last = row == len(ways) - 1
-        ax.barh(row, mean(losses), height=0.6, color=palette.GREY if last else palette.LINES[row], alpha=0.75)
-        if not last:
-            ax.plot(losses, [row] * len(losses), "o", color=palette.BLACK, markersize=3)
-        ax.annotate(f"{mean(losses):.2f}", (max(losses), row), xytext=(6, 0), textcoords="offset points", va="center")
-    ax.set_yticks(range(len(ways)), list(ways))
-    ax.set_ylim(len(ways) - 0.4, -0.6)
-    ax.set_xlabel("loss on held-out definitions (nats per token)")
-    ax.margins(x=0.12)
-    ax.grid(axis="y", visible=False)
+    _, ax = plt.subplots()
+    for index, (way, label) in enumerate(ways.items()):
+        found = [[run[way] for run in after(results, n)] for n in steps]
+        style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
+        ax.plot(steps, [mean(runs) for runs in found], label=label, **style)
+        ax.fill_between(steps, [min(r) for r in found], [max(r) for r in found], color=style["color"], alpha=0.15)
+    ax.axhline(cells["start/qlora"], color=palette.GREY, linestyle=":", linewidth=1.2)
+    ax.annotate("not trained", (steps[-1], cells["start/qlora"]), xytext=(0, 4), textcoords="offset points",
+                ha="right", color=palette.GREY)  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xticks(steps, [f"{n}\nΔW {mean(run['change'] for run in after(results, n)):.1%}" for n in steps])
+    ax.minorticks_off()
+    ax.set_xlabel("steps of training, and how much they changed the weights")
+    ax.set_ylabel("loss on held-out definitions (nats)")
+    ax.set_ylim(bottom=3)
+    ax.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
     return ax
+
+
+def after(results: Mapping[str, Any], steps: int) -> list[dict[str, Any]]:
+    """QLoRA's cells after so many steps, one for each seed."""
+    settings = results["settings"]
+    name = "qlora" if steps == settings["steps"] else f"qlora after {steps}"
+    return [results["cells"][f"{name}/{seed}"] for seed in settings["seeds"]]
 
 
 def losses_of(results: Mapping[str, Any], cell: str) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from statistics import mean
 from typing import Any
@@ -10,6 +11,7 @@ from peftlab.bench.results import Results
 from peftlab.costs.memory import GIB, training
 from peftlab.course.question import Option, Prediction, Question
 from peftlab.methods import LoRA
+from peftlab.show.quant_figures import after, shifts
 
 QUIZ = [
     Question(
@@ -95,37 +97,27 @@ def _trained() -> dict[str, Any]:
     return Results.load("qlora_tiny")
 
 
-def shifted(form: str) -> list[float]:
-    """Loss above fp32 of a format, once for each shift of its blocks."""
-    cells, settings = _race()["cells"], _race()["settings"]
-    return [cells[f"shift/tiny/{form}/{k}"] - cells["text/tiny/fp32"]["loss"] for k in settings["shifts"]]
-
-
 def _race_says() -> str:
-    nf4, int4 = mean(shifted("nf4/64")), mean(shifted("int4/64"))
+    nf4, int4 = mean(shifts(_race(), "nf4/64")), mean(shifts(_race(), "int4/64"))
     return (
         f"Over six shifts of the blocks, NF4 costs {nf4:.3f} nats per token on average, and symmetric int4 {int4:.3f}. "
         "Each of the six differs by more than that."
     )
 
 
+def _moved() -> float:
+    """Share of the codes that differ after a short run was merged and quantised again, in percent."""
+    return 100 * mean(run["codes_moved"] for run in after(_trained(), 30))
+
+
 def _merge_says() -> str:
-    cells = _trained()["cells"]
-    runs = [cells[f"qlora/{seed}"] for seed in _trained()["settings"]["seeds"]]
-    kept, lost = mean(run["merged"] for run in runs), mean(run["merged_then_nf4"] for run in runs)
+    runs = after(_trained(), 30)
+    change = 100 * mean(run["change"] for run in runs)
     return (
-        f"Mean of three seeds: {kept:.2f} before, {lost:.2f} after; without any adapter it is {cells['start/qlora']:.2f}. "
-        f"Only {100 * mean(run['codes_moved'] for run in runs):.1f} % of the codes have moved."
+        f"After 30 steps, mean of three seeds: {_moved():.1f} %, though training had changed the weights by {change:.1f} % "
+        f"of their size. The loss goes from {mean(run['merged'] for run in runs):.2f} to "
+        f"{mean(run['merged_then_nf4'] for run in runs):.2f}."
     )
-
-
-def _merge_truth() -> int:
-    """How much of what training gained is lost: a tenth at most, about half, or more; and how the choice is called."""
-    cells = _trained()["cells"]
-    runs = [cells[f"qlora/{seed}"] for seed in _trained()["settings"]["seeds"]]
-    gained = cells["start/qlora"] - mean(run["merged"] for run in runs)
-    lost = mean(run["merged_then_nf4"] - run["merged"] for run in runs) / gained
-    return 0 if lost < 0.02 else 1 if lost < 0.1 else 2
 
 
 @cache
@@ -162,10 +154,10 @@ PREDICTIONS = [
     ),
     Prediction(
         "requantise",
-        "A trained QLoRA adapter is merged into its base, and the result is quantised again: same NF4, same blocks. How "
-        "much of what training has gained is lost?",
-        choices=["nothing: it was a 4-bit model before", "a few per cent", "much of it"],
-        truth=_merge_truth,
+        "A QLoRA adapter, trained for 30 steps, is merged into its 4-bit base, and the result is quantised again: same "
+        "NF4, same blocks. How many of the base's codes are different now?",
+        choices=["about 0.3 %", "about 5 %", "about 30 %"],
+        truth=lambda: min(range(3), key=lambda place: abs(math.log(_moved() / (0.3, 5, 30)[place]))),
         says=_merge_says,
     ),
 ]
