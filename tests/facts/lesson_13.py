@@ -1,0 +1,142 @@
+"""Lesson 13: what its prose may quote, from data/results, the tiny model's own weights, and the memory calculator."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from peftlab.bench.results import Results
+from peftlab.costs.memory import GIB, training
+from peftlab.course import sixteen_levels
+from peftlab.methods import LoRA
+from peftlab.quant import quantize
+from peftlab.show.quant_figures import after, losses_of, shifts
+from peftlab.show.widgets.sixteen_levels import place_levels
+from peftlab.tasks import models
+from tests.facts import percent
+
+NAME = "13_quantisation"
+ROOT = Path(__file__).resolve().parents[2]
+# The paper's own numbers (its table 2, its code's constant), bits worked out in the exercise, choices and settings.
+NOT_MEASURED = {"34.34", "31.07", "27.41", "0.9677083", "4.5", "4.127", "0.373", "0.3", "5", "30", "65.2", "100", "0.1"}
+
+
+@cache
+def tiny() -> dict[str, Any]:
+    return sixteen_levels.block_matrices(models.load("tiny")[0])
+
+
+def facts() -> list[str]:
+    return [*placed(), *raced(), *trained(), *remembered(), *merged(), *riddle()]
+
+
+def placed() -> list[str]:
+    """What the widget and the cells beside it show of one matrix."""
+    W = tiny()["model.layers.3.self_attn.q_proj"]
+    errors = {other["name"]: other["error"] for other in place_levels(W, "").others}
+    share = (quantize(W, "nf4").codes.flatten().bincount(minlength=16) / W.numel()).tolist()
+    spoiled = W.clone()
+    spoiled[0, 0] = 20 * W.abs().max()
+    back = quantize(spoiled, "int4", W.numel(), double=False).dequantize()
+    assert min(share) == share[-1] and max(share) == share[6]  # "at the upper end", "just below 0"
+    assert ((back - W)[1:].norm() / W[1:].norm()).item() > 0.9995  # "error 100 %"
+    return [
+        f"Even levels have {percent(errors['16 even levels'], 1)}",
+        f"for the sake of having 0 among them: {percent(errors['int4, symmetric'], 1)}",
+        f"does worst, {percent(errors['FP4'], 1)}",
+        f"**NF4** has {percent(errors['NF4'], 1)}",
+        f"gains little more: {percent(errors['fitted'], 1)}",
+        f"from {percent(min(share), 1)} at the upper end to {percent(max(share), 1)} just below 0",
+    ]
+
+
+def raced() -> list[str]:
+    stored = Results.load("quant_race")
+    cells = stored["cells"]
+    error = {key.removeprefix("error/"): cell for key, cell in cells.items() if key.startswith("error/")}
+
+    def wins(a: str, b: str, model: str) -> int:
+        pairs = zip(error[f"{model}/{a}"]["matrices"], error[f"{model}/{b}"]["matrices"], strict=True)
+        return sum(x < y for x, y in pairs)
+
+    for model, count in (("tiny", 56), ("minilm", 36)):
+        assert len(error[f"{model}/nf4/64"]["matrices"]) == count
+        assert wins("nf4/32", "int4_asymmetric/64", model) == count  # "on all 92 matrices"
+        assert wins("nf4/64", "int4_asymmetric/128", model) == count
+        assert wins("nf4/64", "int4/64", model) == count  # the prediction: "on every one of the 92 matrices"
+        for a, b in (("nf4/32", "int4_asymmetric/64"), ("nf4/64", "int4_asymmetric/128")):
+            assert abs(error[f"{model}/{a}"]["bits"] - error[f"{model}/{b}"]["bits"]) < 0.001  # "costs as much"
+
+    fp32, nf4 = cells["text/tiny/fp32"], cells["text/tiny/nf4/64"]
+    up = {f"{kind}/{b}": mean(shifts(stored, f"{kind}/{b}")) for kind in stored["settings"]["kinds"]
+          for b in stored["settings"]["blocksizes"]}  # fmt: skip
+    spread = {form: max(shifts(stored, form)) - min(shifts(stored, form)) for form in up}
+    better = cells["text/tiny/nf4/128"]["over_nf4"]
+    assert better[2] < 0  # "the interval excludes 0"
+    assert error["tiny/nf4/128"]["error"] > error["tiny/nf4/64"]["error"]  # "Yet its error is larger"
+    single = [cells[f"shift/tiny/{form}/0"] - fp32["loss"] for form in up]
+    assert max(abs(a - b["over_fp32"][0]) for a, b in zip(single, (cells[f"text/tiny/{f}"] for f in up), strict=True)
+               ) < 2e-4  # fmt: skip
+    assert stored["settings"]["documents"] == 300 and len(fp32["by_text"]) == 4  # 1,200 documents of four kinds
+    return [
+        f"asymmetric int4 beats NF4 on {wins('int4_asymmetric/64', 'nf4/64', 'tiny')} of the tiny model's 56 matrices",
+        f"But it pays {error['tiny/int4_asymmetric/64']['bits']:.2f} bits for that",
+        f"At {error['tiny/nf4/64']['bits']:.2f} bits the same: {percent(error['tiny/nf4/64']['error'], 1)} against "
+        f"{percent(error['tiny/int4_asymmetric/128']['error'], 1)} and, for symmetric int4, "
+        f"{percent(error['tiny/int4/64']['error'], 1)}",
+        f"Their loss is {fp32['loss']:.3f} nats per token with full weights, a perplexity of {fp32['perplexity']:.1f}",
+        f"surely: {-better[0]:.3f} nats, and the interval excludes 0",
+        f"the loss moves by up to {max(spread.values()):.3f}",
+        f"do the same harm, {up['nf4/64']:.3f} and {up['int4/64']:.3f} nats per token over six shifts",
+        f"A perplexity of {fp32['perplexity']:.1f} becomes one of {nf4['perplexity']:.1f} with NF4: a rise of "
+        f"{percent(nf4['perplexity'] / fp32['perplexity'] - 1)}",
+        *by_block(up, error),
+        f"NF4 costs {up['nf4/64']:.3f} nats per token on average, and symmetric int4 {up['int4/64']:.3f}",
+    ]
+
+
+def by_block(up: dict[str, float], error: dict[str, Any]) -> list[str]:
+    return []
+
+
+def trained() -> list[str]:
+    return []
+
+
+def remembered() -> list[str]:
+    big = {"batch": 1, "sequence": 512}
+    method = LoRA(r=64, target_modules="all-linear")
+
+    def gib(**how: Any) -> float:
+        return training("llama-65b", method, **big, **how).total / GIB
+
+    qlora = training("llama-65b", method, **big, checkpointing=True, quantize="nf4", optimizer="paged_adamw")
+    assert 0.75 < qlora.parts["weights"] / qlora.total < 0.82  # "Four fifths of it are weights"
+    dense, held = gib(checkpointing=True), gib(checkpointing=True, quantize="nf4")
+    eight = gib(checkpointing=True, quantize="nf4", optimizer="adamw8bit")
+    plain = training("llama-65b", method, **big, quantize="nf4")
+    h100 = json.loads((ROOT / "book/assets/h100_single_runs.json").read_text(encoding="utf-8"))
+    peak, small = h100["cells"]["peak_gib_with_checkpointing"], Results.load("qlora_smollm2")["cells"]
+    assert len(small["lora"]["losses"]) == 8 and h100["settings"]["parameters"] == 6.7e9
+    return [
+        f"LoRA on 16-bit weights takes {dense:.0f}, nearly all weights. QLoRA takes {held:.0f}; with 8-bit AdamW "
+        f"{eight:.0f}, with the optimiser's states paged out {qlora.gib:.0f}. QLoRA without checkpointing takes "
+        f"{plain.gib:.0f}, of which {plain.parts['activations'] / GIB:.0f} are activations",
+        f"a model of {h100['settings']['parameters'] / 1e9:.1f} billion parameters and checkpointing: LoRA peaked at "
+        f"{peak['lora']} GiB and QLoRA at {peak['qlora']} GiB",
+        f"eight steps of QLoRA held {small['qlora']['peak'] / 1e6:.0f} MB of tensors at the peak, and eight of LoRA "
+        f"{small['lora']['peak'] / 1e6:.0f} MB",
+    ]
+
+
+def merged() -> list[str]:
+    return []
+
+
+def riddle() -> list[str]:
+    errors = Results.load("qlora_smollm2")["cells"]["errors"]
+    assert all(errors[form] > 0.05 for form in ("nf4/64", "int4/32", "int4_asymmetric/64"))
+    return [f"Three ordinary errors, and one of {percent(errors['int4_asymmetric/32'], 2)}"]
