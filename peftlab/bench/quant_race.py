@@ -5,9 +5,9 @@ formats can be compared at equal bits. "fitted" are 16 levels that Lloyd's algor
 what a fixed codebook could reach at best, nearly.
 
 The text: 300 documents of each of four kinds, none of which the tiny model was trained on. Differences are paired,
-document by document, with a 95 % interval from a bootstrap over documents. That interval knows the luck of the text, not
-that of the rounding: a weight just beside a boundary goes up or down by chance. So every format is measured again with
-its blocks shifted, which rounds every weight anew.
+document by document, with a 95 % interval from a bootstrap over documents. That interval knows the luck of the text,
+not that of the rounding: a weight just beside a boundary goes up or down by chance. So every format is measured again
+with its blocks shifted, which rounds every weight anew.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ BLOCKSIZE = 64
 
 @dataclass(frozen=True)
 class Moments:
-    """What a bin of u holds: how many weights, and Σc², Σc²u, Σc²u². Each (bins,) float64; bins divide [-1, 1] evenly."""
+    """How many weights are in each bin of u, and their Σc², Σc²u, Σc²u². (bins,) float64; bins divide [-1, 1] evenly."""
 
     count: Tensor
     zeroth: Tensor

@@ -26,7 +26,7 @@ def codebooks(weight: Tensor, yours: list[float] | None = None) -> Axes:
     ax.set_ylabel("weights")
     rows = {"yours": yours} if yours else {}
     rows |= {"int4, symmetric": levels_of("int4"), "FP4": levels_of("fp4"), "NF4": levels_of("nf4")}
-    for row, (name, levels) in enumerate(rows.items()):
+    for row, levels in enumerate(rows.values()):
         below.plot(levels, [row] * len(levels), "|", markersize=14, markeredgewidth=2, color=palette.LINES[row])
     below.set_yticks(range(len(rows)), list(rows))
     below.set_ylim(len(rows) - 0.4, -0.6)

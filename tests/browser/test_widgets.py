@@ -261,7 +261,7 @@ def test_a_guess_can_be_dragged(open_page):
 
 
 def error_shown(page) -> float:
-    return float(page.locator(".peftlab-said").inner_text().split()[1].split("\u202f")[0])
+    return float(page.locator(".peftlab-error").inner_text().split()[1].split("\u202f")[0])
 
 
 def test_levels_are_placed_by_keyboard(open_page):

@@ -210,7 +210,9 @@ EXERCISES = [
         ),
         mutants=(
             Mutant(lambda b, d: (8 + 32 / 256 if d else 32) / b, "That is the scales' share. The code itself has 4."),
-            Mutant(lambda b, d: 4 + (8 if d else 32) / b, "The 8-bit scales have a scale too: 32 bits for 256 of them."),
+            Mutant(
+                lambda b, d: 4 + (8 if d else 32) / b, "The 8-bit scales have a scale too: 32 bits for 256 of them."
+            ),
             Mutant(lambda b, d: 4 + (8 + 32 if d else 32) / b, "The second scale is shared: 32 bits for 256 scales."),
             Mutant(lambda b, d: 4 + 32 / b, "That ignores `double`: with it, a scale has 8 bits and a share of 32."),
             Mutant(

@@ -38,7 +38,7 @@ QUIZ = [
                 "No: codes are whole numbers and stay as they are.",
             ),
             Option(
-                "It makes Ŵ again from the codes, and sends the gradient of the output through it to the input",
+                "It makes Ŵ again from the codes, and sends the output's gradient through it to the input",
                 "Yes: dL/dx = dL/dy Ŵ. The dense Ŵ is made twice in each step, and thrown away twice.",
                 right=True,
             ),
@@ -114,8 +114,8 @@ def _merge_says() -> str:
     runs = after(_trained(), 30)
     change = 100 * mean(run["change"] for run in runs)
     return (
-        f"After 30 steps, mean of three seeds: {_moved():.1f} %, though training had changed the weights by {change:.1f} % "
-        f"of their size. The loss goes from {mean(run['merged'] for run in runs):.2f} to "
+        f"After 30 steps, mean of three seeds: {_moved():.1f} %, though training had changed the weights by "
+        f"{change:.1f} % of their size. The loss goes from {mean(run['merged'] for run in runs):.2f} to "
         f"{mean(run['merged_then_nf4'] for run in runs):.2f}."
     )
 
@@ -133,8 +133,8 @@ def card_65b() -> float:
 PREDICTIONS = [
     Prediction(
         "race",
-        "On every one of the 92 matrices NF4 has a smaller error than symmetric int4, at the same bits. And the harm to "
-        "the tiny model's loss on text that it has never read?",
+        "On every one of the 92 matrices NF4 has a smaller error than symmetric int4, at the same bits. And the harm "
+        "to the tiny model's loss on text that it has never read?",
         choices=[
             "NF4 does half the harm of int4, or less",
             "NF4 does clearly less harm",

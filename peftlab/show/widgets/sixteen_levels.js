@@ -18,9 +18,9 @@ function render({ model, el }) {
   });
   const where = range({ min: -1, max: 1, step: STEP, "aria-label": "its place" }, () => place(Number(where.value)));
   const outputs = [make("output"), make("output")];
-  const said = make("p", { class: "peftlab-said", "aria-live": "polite" });
+  const said = make("p", { class: "peftlab-error", "aria-live": "polite" });
   const about = make("p", { class: "peftlab-quiet" });
-  const others_ = comparison(others, (other) => {
+  const codebooks = comparison(others, (other) => {
     levels = other.levels.length === even.length ? [...other.levels] : [...other.levels, 0].sort((a, b) => a - b);
     keep();
   });
@@ -69,7 +69,7 @@ function render({ model, el }) {
       { hidden: true, class: "peftlab-others" },
       make("legend", {}, "2. Compare"),
       make("p", {}, "Press a name to put its levels under your hands."),
-      others_.element,
+      codebooks.element,
       make("div", { class: "peftlab-row" }, step),
     ),
   );
@@ -113,7 +113,7 @@ function render({ model, el }) {
       `Level ${chosen + 1} stands for ${exact(share[chosen])} of the weights. (Error: ‖Ŵ − W‖ / ‖W‖. The small ` +
       `towers at the ends are the largest weights of their blocks.)`;
     chart.show(levels, chosen, error);
-    others_.show(error);
+    codebooks.show(error);
   }
 
   function open() {
