@@ -26,7 +26,7 @@ BLOCKSIZE = 64
 
 @dataclass(frozen=True)
 class Moments:
-    """How many weights are in each bin of u, and their Σc², Σc²u, Σc²u². (bins,) float64; bins divide [-1, 1] evenly."""
+    """How many weights are in each bin of u, and their Σc², Σc²u, Σc²u². (bins,) float64; even bins from -1 to 1."""
 
     count: Tensor
     zeroth: Tensor

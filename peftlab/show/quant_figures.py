@@ -87,7 +87,7 @@ def memory(predictions: Mapping[str, Memory], line: float, label: str) -> Axes:
     ax.margins(x=0.14)
     ax.set_axisbelow(True)
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="lower right", fontsize=9)
+    ax.legend(loc="lower right", fontsize=9, bbox_to_anchor=(1.14, 0.1))
     return ax
 
 

@@ -19,8 +19,8 @@ def _seeded() -> torch.Generator:
 
 
 def round_trip(w: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    c = w.abs().max()
-    code = (w[:, None] / c - levels).abs().argmin(dim=1)
+    c = w.abs().amax(dim=1, keepdim=True)
+    code = ((w / c).unsqueeze(-1) - levels).abs().argmin(dim=-1)
     return c * levels[code]
 
 
@@ -28,50 +28,66 @@ def _trip_cases() -> list[tuple]:
     g = _seeded()
     uneven = torch.tensor([-1.0, -0.6, -0.25, 0.0, 0.3, 0.55, 1.0])
     few = torch.tensor([-1.0, -0.2, 0.0, 0.4, 1.0])
-    first = torch.randn(9, generator=g) * 0.3
-    first[4] = -1.7  # the largest by size is negative
-    return [(first, uneven), (torch.randn(6, generator=g).abs() * 2 + 0.5, few), (torch.randn(11, generator=g), few)]
+    first = torch.randn(3, 9, generator=g) * 0.3
+    first[1, 4] = -1.7  # the largest by size is negative
+    return [(first, uneven), (torch.randn(4, 6, generator=g) * 2 + 0.5, few), (torch.randn(2, 11, generator=g), few)]
+
+
+def _nearest(u: Tensor, levels: Tensor) -> Tensor:
+    return (u[..., None] - levels).abs().argmin(dim=-1)
+
+
+def _size(w: Tensor) -> Tensor:
+    return w.abs().amax(dim=1, keepdim=True)
 
 
 def _trip(w: Tensor, levels: Tensor, c: Tensor) -> Tensor:
-    return c * levels[(w[:, None] / c - levels).abs().argmin(dim=1)]
+    return c * levels[_nearest(w / c, levels)]
+
+
+def _trip_one_scale(w: Tensor, levels: Tensor) -> Tensor:
+    return _trip(w, levels, w.abs().max())
+
+
+def _trip_columns(w: Tensor, levels: Tensor) -> Tensor:
+    return _trip(w, levels, w.abs().amax(dim=0, keepdim=True))
 
 
 def _trip_max(w: Tensor, levels: Tensor) -> Tensor:
-    return _trip(w, levels, w.max())
+    return _trip(w, levels, w.amax(dim=1, keepdim=True))
 
 
 def _trip_range(w: Tensor, levels: Tensor) -> Tensor:
-    return _trip(w, levels, w.max() - w.min())
+    return _trip(w, levels, w.amax(dim=1, keepdim=True) - w.amin(dim=1, keepdim=True))
 
 
 def _trip_mean(w: Tensor, levels: Tensor) -> Tensor:
-    return _trip(w, levels, w.abs().mean())
+    return _trip(w, levels, w.abs().mean(dim=1, keepdim=True))
 
 
 def _trip_not_back(w: Tensor, levels: Tensor) -> Tensor:
-    return levels[(w[:, None] / w.abs().max() - levels).abs().argmin(dim=1)]
+    return levels[_nearest(w / _size(w), levels)]
 
 
 def _trip_codes(w: Tensor, levels: Tensor) -> Tensor:
-    return (w[:, None] / w.abs().max() - levels).abs().argmin(dim=1)
+    return _nearest(w / _size(w), levels)
 
 
 def _trip_not_scaled(w: Tensor, levels: Tensor) -> Tensor:
-    return w.abs().max() * levels[(w[:, None] - levels).abs().argmin(dim=1)]
+    return _size(w) * levels[_nearest(w, levels)]
 
 
 def _trip_never_scaled(w: Tensor, levels: Tensor) -> Tensor:
-    return levels[(w[:, None] - levels).abs().argmin(dim=1)]
+    return levels[_nearest(w, levels)]
 
 
 def _trip_signed_distance(w: Tensor, levels: Tensor) -> Tensor:
-    c = w.abs().max()
-    return c * levels[(w[:, None] / c - levels).argmin(dim=1)]
+    c = _size(w)
+    return c * levels[((w / c)[..., None] - levels).argmin(dim=-1)]
 
 
 def _trip_floor(w: Tensor, levels: Tensor) -> Tensor:
-    c = w.abs().max()
+    c = _size(w)
     return c * levels[(torch.searchsorted(levels, w / c, right=True) - 1).clamp_min(0)]
 
 
@@ -155,12 +171,14 @@ EXERCISES = [
         cases=_trip_cases,
         tolerance=1e-5,
         hints=(
-            "Three steps: the scale c of the block, for each w / c the place of the nearest level, and c times that "
-            "level.",
-            "`(w[:, None] / c - levels)` is a table of differences, a row for each weight. `.abs().argmin(dim=1)` "
-            "finds the nearest level in each row.",
+            "Three steps: c of each row, `w.abs().amax(dim=1, keepdim=True)`; for each w / c the number of the nearest "
+            "level; c times that level.",
+            "`(w / c).unsqueeze(-1) - levels` has the difference of each weight to each level. `.abs().argmin(dim=-1)` "
+            "finds the nearest.",
         ),
         mutants=(
+            Mutant(_trip_one_scale, "You take one scale for everything. Each row is a block with a scale of its own."),
+            Mutant(_trip_columns, "Your blocks are the columns. Here each row is a block."),
             Mutant(_trip_max, "c is the largest *absolute* value. Here the largest by size may be negative."),
             Mutant(_trip_range, "That scale is the range, maximum minus minimum. Here c is the largest |w|."),
             Mutant(_trip_mean, "That scale is the mean of |w|: larger weights would not fit. Take the largest |w|."),

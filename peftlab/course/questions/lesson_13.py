@@ -69,7 +69,7 @@ QUIZ = [
     ),
     Question(
         "start",
-        "Back to lesson 06: LoRA starts with B = 0, so at the first step the model is the pretrained one. And in QLoRA?",
+        "Back to lesson 06: with B = 0, LoRA starts as the pretrained model. And in QLoRA?",
         [
             Option("The same, exactly", "No: the adapter adds nothing, true, but the base is Ŵ and not W."),
             Option(
