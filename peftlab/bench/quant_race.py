@@ -7,7 +7,7 @@ what a fixed codebook could reach at best, nearly.
 The text: 300 documents of each of four kinds, none of which the tiny model was trained on. Differences are paired,
 document by document, with a 95 % interval from a bootstrap over documents. That interval knows the luck of the text,
 not that of the rounding: a weight just beside a boundary goes up or down by chance. So every format is measured again
-with its blocks shifted, which rounds every weight anew.
+with the columns of each matrix shuffled before and put back after: other neighbours, other scales, other roundings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BLOCKSIZES = (32, 64, 128, 256)
 DOCUMENTS = 300  # of each kind of text
 RESAMPLES = 2000
 REFERENCE = "nf4/64"
-SHIFTS = (0, 5, 10, 15, 20, 25)  # by how many weights the blocks are moved; below the smallest block
+SHUFFLES = (1, 2, 3, 4, 5)  # seeds: 0 is the order of columns as it is
 Rounding = Callable[[Tensor], Tensor]
 
 
@@ -40,7 +40,7 @@ def run(results: Results) -> None:
     torch.set_num_threads(1)
     results.settings(
         kinds=KINDS, blocksizes=BLOCKSIZES, double=True, documents=DOCUMENTS, resamples=RESAMPLES,
-        threads=1, reference=REFERENCE, shifts=SHIFTS,
+        threads=1, reference=REFERENCE, shuffles=SHUFFLES,
     )  # fmt: skip
     loaded = {name: models.load(name) for name in ("tiny", "minilm")}
     for name, (model, _) in loaded.items():
@@ -60,9 +60,9 @@ def run(results: Results) -> None:
         results.cell(f"text/tiny/{form}", lambda form=form: compared(form, nats))
     for form in formats:
         rounds = rounding(form, results.content["cells"])
-        for by in SHIFTS:
-            results.cell(f"shift/tiny/{form}/{by}", lambda r=rounds, by=by: mean_loss(
-                *document_nats(model, tokenizer, texts, lambda W: shifted(r, W, by))))  # fmt: skip
+        for seed in SHUFFLES:
+            results.cell(f"shuffled/tiny/{form}/{seed}", lambda r=rounds, seed=seed: mean_loss(
+                *document_nats(model, tokenizer, texts, lambda W: shuffled(r, W, seed))))  # fmt: skip
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
@@ -100,9 +100,10 @@ def shape(matrices: dict[str, Tensor]) -> dict[str, float]:
     return {"kurtosis_median": round(found[len(found) // 2], 3), "kurtosis_largest": round(found[-1], 3)}
 
 
-def shifted(rounded: Rounding, W: Tensor, by: int) -> Tensor:
-    """W rounded in blocks that begin `by` weights later."""
-    return rounded(W.reshape(-1).roll(-by)).roll(by).reshape(W.shape)
+def shuffled(rounded: Rounding, W: Tensor, seed: int) -> Tensor:
+    """W rounded with its columns in another order, and then put back: every block has other weights of the same row."""
+    order = torch.randperm(W.shape[1], generator=torch.Generator().manual_seed(seed))
+    return rounded(W[:, order])[:, order.argsort()]
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------

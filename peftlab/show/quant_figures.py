@@ -36,32 +36,39 @@ def codebooks(weight: Tensor, yours: list[float] | None = None) -> Axes:
 
 
 def race(results: Mapping[str, Any]) -> Axes:
-    """Loss on held-out text above that of fp32, against bits per weight: a line for each format, over block sizes.
+    """Loss on held-out text above that of fp32: against bits per weight, and against the squared error of the weights.
 
-    A point is the mean over all shifts of the blocks, its bar goes from the lowest to the highest.
+    A point is the mean over all orders of the columns, its bar goes from the lowest to the highest. A line for each
+    format joins its block sizes.
     """
     cells = results["cells"]
-    _, ax = plt.subplots(figsize=(6.4, 4.0))
+    figure, (ax, right) = plt.subplots(1, 2, sharey=True, figsize=(8.4, 4.0))
     for index, (kind, name) in enumerate(NAMES.items()):
         sizes = results["settings"]["blocksizes"]
-        x = [cells[f"error/tiny/{kind}/{b}"]["bits"] for b in sizes]
-        found = [shifts(results, f"{kind}/{b}") for b in sizes]
+        bits = [cells[f"error/tiny/{kind}/{b}"]["bits"] for b in sizes]
+        squares = [(100 * cells[f"error/tiny/{kind}/{b}"]["error"]) ** 2 for b in sizes]
+        found = [orders(results, f"{kind}/{b}") for b in sizes]
         y = [mean(run) for run in found]
         bars = [[m - min(run) for m, run in zip(y, found, strict=True)],
                 [max(run) - m for m, run in zip(y, found, strict=True)]]  # fmt: skip
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
-        ax.errorbar(x, y, yerr=bars, label=name, capsize=3, linewidth=1.4, markersize=5, **style)
-    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32)")
+        ax.errorbar(bits, y, yerr=bars, label=name, capsize=3, linewidth=1.4, markersize=5, **style)
+        right.plot(squares, y, **{**style, "linestyle": "none"})
+    ax.set_xlabel("bits per weight, scales included\n(blocks of 256, 128, 64, 32)")
     ax.set_ylabel("loss above fp32 (nats per token)")
     ax.set_ylim(bottom=0)
+    right.set_xlim(left=0)
+    right.set_xlabel("squared error of the weights, in (%)²")
     ax.legend()
     return ax
 
 
-def shifts(results: Mapping[str, Any], form: str) -> list[float]:
-    """Loss above fp32 with the blocks shifted, once for each shift."""
-    cells, base = results["cells"], results["cells"]["text/tiny/fp32"]["loss"]
-    return [cells[f"shift/tiny/{form}/{k}"] - base for k in results["settings"]["shifts"]]
+def orders(results: Mapping[str, Any], form: str) -> list[float]:
+    """Loss above fp32 with the columns as they are, and with each shuffle of them."""
+    cells = results["cells"]
+    found = [cells[f"text/tiny/{form}"]["loss"]]
+    found += [cells[f"shuffled/tiny/{form}/{seed}"] for seed in results["settings"]["shuffles"]]
+    return [loss - cells["text/tiny/fp32"]["loss"] for loss in found]
 
 
 def memory(predictions: Mapping[str, Memory], line: float, label: str) -> Axes:
