@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 13 · Quantisation and QLoRA
 #
-# *90 minutes (60 without the exercises). Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
+# *90 minutes (60 without the exercises), of which your machine computes for about a minute. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Tuning a model of 65 billion parameters in the usual way takes more than 780 GB of memory. In 2023, one was tuned on a single card of 48 GB (Dettmers et al., 2023). One half of the trick is LoRA. The other half sounds absurd: let every frozen weight take one of only **16 values**.
@@ -27,7 +27,6 @@ from peftlab.bench.results import Results
 from peftlab.course import sixteen_levels
 from peftlab.course.exercise import check, hint, solution, use
 from peftlab.course.question import predict, quiz
-from peftlab.methods import LoRA
 from peftlab.quant import levels_of, quantize, quantize_model
 from peftlab.show import plots, quant_figures
 from peftlab.tasks import datasets, metrics, models
@@ -95,7 +94,7 @@ for blocksize in (W.numel(), 256, 64):
 #
 # ## Place 16 levels
 #
-# Now choose. Below is the histogram of that query matrix, each weight divided by its scale. Where would you put 16 levels? Get your error as low as you can, and only then ask for the others. (Between $-1$ and $1$ the small towers are no accident: why must they be there?)
+# Now choose. Below is the histogram of that query matrix, each weight divided by its scale. Where would you put 16 levels? Get your error as low as you can, and only then ask for the others.
 
 # %%
 from peftlab.show.widgets.sixteen_levels import place_levels
@@ -144,7 +143,7 @@ share = quantize(W, kind="nf4").codes.flatten().bincount(minlength=16) / W.numel
 print("share of the weights, level by level:", "  ".join(f"{s:.1%}" for s in share.tolist()))
 
 # %% [markdown]
-# No: from 1.7 % at the upper end to 9.3 % just below 0. What is quantised is not $w$ but $w$ divided by the largest of its block, and that is not normal: its spread depends on the block's size (Yoshida, 2023). And equal shares are one aim, small errors another. "Optimal" always has a small print: for which distribution, for which error.
+# No: from 1.7 % at the upper end to 9.3 % just below 0. What is quantised is not $w$ but $w$ divided by the largest of its block, and that is not normal: its spread depends on the block's size (Yoshida, 2023). And equal shares are one aim, small errors another.
 #
 # ## What it costs: count the bits
 #
@@ -177,7 +176,7 @@ for double in (False, True):
     print(f"double={double!s:5}: by the formula {bits(64, double):.3f}, counted {q.bits_per_parameter:.3f}")
 
 # %% [markdown]
-# 4.5 bits or 4.127. (This matrix counts a hair more: it pays for its one mean.) For 65 billion weights, the 0.373 bits saved are 3 GB.
+# For 65 billion weights, the 0.373 bits saved are 3 GB.
 #
 # ## Is it really NF4? The proof
 #
@@ -198,7 +197,7 @@ for kind in ("nf4", "fp4") if theirs else ():
     assert all(same.values())
 
 # %% [markdown]
-# The course's tests do this for many shapes, block sizes and number formats, and for whole training runs beside `peft`. In doing so they found a fault. On some processors bitsandbytes reads a matrix back wrongly if its width is not a multiple of the block, and says nothing. Most models' widths are multiples of 64. One kind of matrix in the tiny model is not: 688 wide. Is your processor one of them?
+# The course's tests do this for many shapes, block sizes and number formats, and for whole training runs beside `peft`. In doing so they found a fault. On some processors bitsandbytes reads a matrix back wrongly if its width is not a multiple of the block, and says nothing. Most models' widths are multiples of 64. One kind of the tiny model's is not: 688 wide. How is your processor?
 
 # %% tags=["nbval-ignore-output"]
 if theirs:
@@ -252,7 +251,7 @@ _ = quant_figures.race(stored)
 # - **FP4 is worst**: 0.071.
 # - **The harm follows the square of the error** (right): over all 16 points, their correlation is 0.98. Where training has made the loss flat, a random change of the weights by $\epsilon$ costs about $\epsilon^2$.
 #
-# So the error of the weights is a good guide after all, and a single measurement of the loss is a poor one. With NF4, a perplexity of 36.6 becomes 37.8, a rise of 3 %. For larger models, from 125 million to 13 billion parameters, Dettmers et al. (2023, table 2) report the same winner: mean perplexities of 34.34 for Int4, 31.07 for FP4 and 27.41 for NF4 with double quantisation. (Our FP4, bitsandbytes' own, has other levels than theirs.) Ours is one model, seventeen times smaller than their smallest. What would change our mind: a large model with outliers, measured with as many draws.
+# So the error of the weights is a good guide, and a single measurement of the loss a poor one. With NF4, a perplexity of 36.6 becomes 37.8, a rise of 3 %. For larger models, from 125 million to 13 billion parameters, Dettmers et al. (2023, table 2) report the same winner: mean perplexities of 34.34 for Int4, 31.07 for FP4 and 27.41 for NF4 with double quantisation. (Our FP4, bitsandbytes' own, has other levels than theirs.) Ours is one model, seventeen times smaller than their smallest. What would change our mind: a large model with outliers, measured with as many draws.
 #
 # What is NF4 for, then? A *fixed* codebook with no zero point to store, exact 0 and exact largest weight, and the smallest error at its bits in both models. A good default, not a law of nature: 16 levels fitted to the model itself would have a slightly smaller one (8.9 % and 9.1 % instead of 9.2 % and 9.4 %).
 
@@ -285,6 +284,8 @@ trains = {"codes": ..., "scales": ..., "A": ..., "B": ..., "norms": ...}
 check("13.trains", trains)
 
 # %%
+from peftlab.methods import LoRA
+
 method = LoRA(r=8, lora_alpha=16, target_modules="all-linear")
 
 
@@ -333,7 +334,7 @@ plots.table([
 ], caption="Loss on 300 held-out definitions, nats per token")
 
 # %% [markdown]
-# QLoRA ends 0.020 nats higher than LoRA, in all three seeds. That is 1 % of what training gains. Small, and there. Dettmers et al. (2023) find no loss against 16 bits at all, on larger models with harder tasks and noisier scores.
+# QLoRA ends 0.020 nats higher than LoRA, in all three seeds. That is 1 % of what training gains. Small, and there; but the three seeds share one rounding, and another draw could move it. Dettmers et al. (2023) find no loss against 16 bits, on larger models and other tasks.
 #
 # **LoftQ** (Li et al., 2023) is the idea in the third row. QLoRA begins with the whole rounding error. LoftQ lets the adapter begin as the best rank-$r$ copy of that error, quantises what is left, and repeats. Five rounds at $r = 8$ bring the error of the weights from 9.2 % to 8.1 %. That is little: rounding errors look like noise, and noise has no few strong directions (lesson 06 again). Before training it is the worst of the three (5.15); after, it ends at 3.219, no better than QLoRA's 3.214. Li et al. gained most at 2 bits, where there is more error to take over.
 #
@@ -352,7 +353,7 @@ plots.table([
 ])
 
 # %% [markdown]
-# Predicted and measured agree within a few per cent. Between steps QLoRA holds a third of what LoRA holds. Its peak is only 16 % lower: here most of it is **activations, which quantisation does not touch**. On a large model the weights rule. Back to the beginning:
+# Predicted and measured agree. Between steps QLoRA holds a third of what LoRA holds. Its peak is only 16 % lower: here most of it is **activations, which quantisation does not touch**. On a large model the weights rule. Back to the beginning:
 
 # %%
 predict("13.card")
@@ -372,15 +373,15 @@ steps = {
 _ = quant_figures.memory(steps, line=48, label="48 GiB")
 
 # %% [markdown]
-# Two bytes of weight, two of gradient and eight of AdamW's moments make 12 for each of 65.2 billion parameters: the 780 GB. LoRA removes all but the two of the weights. QLoRA makes half a byte of them, and leaves the rest of the card to what LoRA of rank 64 trains. Without checkpointing the activations of a single text of 512 tokens would already be too much.
+# Twelve bytes for each of 65.2 billion parameters: there are the 780 GB. LoRA removes all but the two of the weights, QLoRA makes half a byte of these. Without checkpointing, the activations of a single text of 512 tokens would be too much already.
 #
-# **8-bit AdamW** keeps the two moments in 8 bits, in blocks of 256 with a scale each: about 2 bytes for each trained parameter instead of 8 (Dettmers et al., 2021; `peftlab.quant.AdamW8bit`, bit for bit that of bitsandbytes). It helps where much is trained. **Paged** optimisers put the states into memory that the driver moves between card and host, so that a long text, for a moment, pushes them out instead of crashing the run. That needs a GPU's unified memory; on a processor there is nothing to move, so we cannot show it here.
+# **8-bit AdamW** keeps the two moments in 8 bits, in blocks of 256 with a scale each: about 2 bytes for each trained parameter instead of 8 (Dettmers et al., 2021; `peftlab.quant.AdamW8bit`, bit for bit that of bitsandbytes). **Paged** optimisers put the states into memory that the driver moves between card and host, so that a long text, for a moment, pushes them out instead of crashing the run. That needs a GPU's unified memory; on a processor there is nothing to move, so we cannot show it here.
 #
-# We have measured one such run on one H100, once, with a model of 6.7 billion parameters and checkpointing: LoRA peaked at 14.3 GiB and QLoRA at 5.4 GiB. Once is a sketch. On SmolLM2 and a laptop's processor, also once, eight steps of QLoRA held 364 MB of tensors at the peak, and eight of LoRA 734 MB (`qlora_smollm2`). It runs. What it does to quality you cannot learn from that model. Wait for the riddle.
+# On an H100 we have measured, once, a model of 6.7 billion parameters and checkpointing: LoRA peaked at 14.3 GiB and QLoRA at 5.4 GiB. On SmolLM2 and a laptop's processor, also once, eight steps of QLoRA held 364 MB of tensors at the peak, and eight of LoRA 734 MB (`qlora_smollm2`). It runs. What it does to quality you cannot learn from that model: wait for the riddle.
 #
 # ## A trap: merged into four bits
 #
-# Training is done. You merge, as in lesson 06. In peftlab that makes the weights dense again, $\hat W + s B A$, and memory is back where it was. So quantise the result again, same NF4, same blocks: it *was* a 4-bit model before.
+# Training is done. You merge, as in lesson 06. That makes the weights dense again, $\hat W + s B A$, and memory is back where it was. So quantise the result again, same NF4, same blocks: it *was* a 4-bit model before.
 
 # %%
 predict("13.requantise")
@@ -389,7 +390,7 @@ predict("13.requantise")
 _ = quant_figures.merging(trained)
 
 # %% [markdown]
-# After 15 steps, when training has changed the weights by 2.4 % of their size, 0.3 % of the codes move, and 40 % of the gain is gone, without a word. After 120 steps and a change of 6.7 %, 7.2 % of the codes move, and 4 % is lost. (Why is so much left at 15 steps, with so few codes moved? We do not know. Perhaps the changes that survive are the largest.)
+# After 15 steps, when training has changed the weights by 2.4 % of their size, 0.3 % of the codes move, and 40 % of the gain is gone, without a word. After 120 steps and a change of 6.7 %, 7.2 % of the codes move, and 4 % is lost. Why so few moved codes keep so much of the gain we do not know.
 #
 # Why? Look at the adapter that you have just trained:
 
@@ -443,7 +444,7 @@ print("steps between the values of the first 32:", "  ".join(f"{s:.3f}" for s in
 # %% [markdown]
 # In 32 neighbours there are never more than 16 values, and they lie on an even grid. **Somebody has quantised this model before**: 16 even levels between the smallest and the largest of each 32 weights, two 16-bit numbers a block, 5 bits a weight. It is the format Q4_1 of its file. Asymmetric int4 in blocks of 32 finds the same grid again, and the 0.14 % are the rounding of those grid points to 16 bits. Move the grid (other blocks, other levels), and the error is back.
 #
-# The moral is larger than one file. **A small quantisation error can be a fact about the model's past.** Before you report one, ask what the weights went through. It is also why every race in this lesson was run on the other two models.
+# **A small quantisation error can be a fact about the model's past.** Before you report one, ask what the weights went through. That is why this lesson's races were run on the two other models.
 #
 # ## When to use it
 #
