@@ -235,7 +235,7 @@ plots.table(rows, caption="All matrices of the blocks together; scales in 8 bits
 # %%
 predict("13.race")
 
-# %% mystnb={"image": {"alt": "Two charts of the loss above fp32. Left, against bits per weight, from 4.03 to 4.51, a line for each of four formats over block sizes, with bars of six draws. NF4 stays lowest and nearly flat, from 0.042 at 4.03 bits to 0.035 at 4.25; symmetric int4 falls from 0.076 to 0.039, FP4 from 0.101 to 0.060, asymmetric int4 from 0.060 at 4.06 bits to 0.024 at 4.51. Right, the same points against the squared error of the weights: all lie near one rising line."}}
+# %% mystnb={"image": {"alt": "Two charts of the loss above fp32. Above, against bits per weight, from 4.03 to 4.51, a line for each of four formats over block sizes, with bars of six draws. NF4 stays lowest and nearly flat, from 0.042 at 4.03 bits to 0.035 at 4.25; symmetric int4 falls from 0.076 to 0.039, FP4 from 0.101 to 0.060, asymmetric int4 from 0.060 at 4.06 bits to 0.024 at 4.51. Below, the same points against the squared error of the weights: all lie near one rising line."}}
 stored = Results.load("quant_race")
 _ = quant_figures.race(stored)
 
@@ -249,7 +249,7 @@ _ = quant_figures.race(stored)
 # - **NF4 does less harm than symmetric int4** at the same 4.13 bits: 0.034 against 0.049 nats, and in all six orders. With fewer scales it is further ahead: 0.042 against 0.076 in blocks of 256.
 # - **Asymmetric int4** needs 0.13 bits more to come as far: 0.036 at 4.25 bits, and 0.051 at 4.13.
 # - **FP4 is worst**: 0.071.
-# - **The harm follows the square of the error** (right): over all 16 points, their correlation is 0.98. Where training has made the loss flat, a random change of the weights by $\epsilon$ costs about $\epsilon^2$.
+# - **The harm follows the square of the error** (lower chart): over all 16 points, their correlation is 0.98. Where training has made the loss flat, a random change of the weights by $\epsilon$ costs about $\epsilon^2$.
 #
 # So the error of the weights is a good guide, and a single measurement of the loss a poor one. With NF4, a perplexity of 36.6 becomes 37.8, a rise of 3 %. For larger models, from 125 million to 13 billion parameters, Dettmers et al. (2023, table 2) report the same winner: mean perplexities of 34.34 for Int4, 31.07 for FP4 and 27.41 for NF4 with double quantisation. (Our FP4, bitsandbytes' own, has other levels than theirs.) Ours is one model, seventeen times smaller than their smallest. What would change our mind: a large model with outliers, measured with as many draws.
 #

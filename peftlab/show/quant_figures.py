@@ -21,7 +21,7 @@ NAMES = {"int4": "int4, symmetric", "int4_asymmetric": "int4, asymmetric", "fp4"
 def codebooks(weight: Tensor, yours: list[float] | None = None) -> Axes:
     """A histogram of w/c over blocks of 64, and below it the levels of each codebook."""
     found = moments([weight], bins=128)
-    figure, (ax, below) = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1.3), figsize=(6.4, 4.2))
+    _, (ax, below) = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1.3), figsize=(6.4, 4.2))
     ax.bar(found.centres, found.count, width=2 / 128, color=palette.GREY, alpha=0.6)
     ax.set_ylabel("weights")
     rows = {"yours": yours} if yours else {}
@@ -42,7 +42,7 @@ def race(results: Mapping[str, Any]) -> Axes:
     format joins its block sizes.
     """
     cells = results["cells"]
-    figure, (ax, right) = plt.subplots(1, 2, sharey=True, figsize=(8.4, 4.0))
+    _, (ax, below) = plt.subplots(2, 1, figsize=(6.4, 6.4))
     for index, (kind, name) in enumerate(NAMES.items()):
         sizes = results["settings"]["blocksizes"]
         bits = [cells[f"error/tiny/{kind}/{b}"]["bits"] for b in sizes]
@@ -53,12 +53,14 @@ def race(results: Mapping[str, Any]) -> Axes:
                 [max(run) - m for m, run in zip(y, found, strict=True)]]  # fmt: skip
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
         ax.errorbar(bits, y, yerr=bars, label=name, capsize=3, linewidth=1.4, markersize=5, **style)
-        right.plot(squares, y, **{**style, "linestyle": "none"})
-    ax.set_xlabel("bits per weight, scales included\n(blocks of 256, 128, 64, 32)")
+        below.plot(squares, y, **{**style, "linestyle": "none"})
+    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32)")
     ax.set_ylabel("loss above fp32 (nats per token)")
     ax.set_ylim(bottom=0)
-    right.set_xlim(left=0)
-    right.set_xlabel("squared error of the weights, in (%)²")
+    below.set_xlim(left=0)
+    below.set_ylim(bottom=0)
+    below.set_ylabel("loss above fp32 (nats per token)")
+    below.set_xlabel("squared error of the weights, in (%)²")
     ax.legend()
     return ax
 
