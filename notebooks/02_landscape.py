@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 02 · The PEFT landscape
 #
-# *45 minutes (30 without the exercises), of which your machine computes for a minute or two. Builds on [00 · Start here](00_start_here.ipynb). No GPU, no network.*
+# *45 minutes (30 without the exercises), of which your machine computes for about a minute. Builds on [00 · Start here](00_start_here.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Somebody hands you two copies of a model, one from before training and one from after. They say that they trained it *efficiently*. You can open both and compare them, number by number. What will you find?

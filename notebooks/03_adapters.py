@@ -12,16 +12,13 @@
 # *60 minutes (45 without the exercises), of which your machine computes for a minute or two. Builds on [B1 · A transformer block and its names](B1_transformer_block.ipynb). No GPU, no network.*
 
 # %% [markdown]
-# A change to a weight matrix can be added to that matrix. That is how the best-known method of this course, LoRA, gets away with costing nothing when the model runs: train a small $\Delta W$ beside $W$, then **merge** it, $W + \Delta W$, and the model is as fast as before.
+# LoRA costs nothing when the model runs: train a small $\Delta W$ beside $W$, then **merge** it, $W + \Delta W$, and the model is as fast as before.
 #
-# The idea of training a small add-on to a frozen model came to language models two years before LoRA, with **adapters** (Houlsby et al., 2019). They are still used, and they cost time in every forward pass, to this day.
-#
-# Why does nobody merge them? Try it. In this lesson you
+# Two years before LoRA came **adapters** (Houlsby et al., 2019). They are still used, and they cost time in every forward pass. Why does nobody merge them? Try it. You
 #
 # 1. build an adapter from raw tensors, place it in three ways, and wreck a model with it before its first step,
-# 2. train adapters of several widths beside the head alone and full fine-tuning,
-# 3. *try to merge one*: put the best possible matrix in its place and see what is left,
-# 4. take out what stood in the way, find that you have invented LoRA, and measure what not merging costs.
+# 2. train adapters of several widths beside full fine-tuning,
+# 3. *try to merge one*, and then take out what stood in the way.
 
 # %%
 import copy
@@ -34,22 +31,23 @@ from peftlab.bench.results import Results
 from peftlab.course import linear_fit
 from peftlab.course.exercise import check, hint, solution, use
 from peftlab.course.question import predict, quiz
-from peftlab.methods import Compacter, Houlsby, LoRA, ParallelAdapter, Pfeiffer
+from peftlab.methods import Houlsby, LoRA, ParallelAdapter, Pfeiffer
 from peftlab.show import adapter_figures, plots
 from peftlab.tasks import datasets, metrics, models
 from peftlab.tasks.training import train
 
+# %%
 plots.style()
 stored, timed = Results.load("adapter_widths"), Results.load("adapter_latency")
 data = datasets.load("wordnet_topics")
 base, tokenizer = models.load("minilm", num_labels=len(data.classes))
 
 # %% [markdown]
-# The model is MiniLM: six transformer blocks, $d = 384$ numbers for each token. The task: read a dictionary definition, name its topic, one of twelve. (Not sure what a block is made of? [Bridge B1](B1_transformer_block.ipynb) takes one apart.)
+# The model is MiniLM: six transformer blocks, $d = 384$ numbers for each token. The task: read a dictionary definition, name its topic, one of twelve. For that it gets one new layer at its end, the **head**: 384 numbers in, 12 scores out. It starts random and trains in every run. (Not the heads of the attention.)
 #
 # ## Down, bend, up
 #
-# An adapter is a small network that reads the vector of one token and adds something to it. One symbol at a time:
+# An adapter is a small network that reads the vector of one token and adds something to it:
 #
 # | symbol | shape | here | what |
 # |---|---|---|---|
@@ -77,7 +75,7 @@ check("03.adapter_forward", adapter_forward)
 adapter_forward = use("03.adapter_forward", adapter_forward)
 
 # %% [markdown]
-# Here is the library's class, which allows two things more: another $f$, and a factor $s$ on the change.
+# Here is the library's class, which also allows another $f$ and a factor $s$ on the change. (`.to` converts number formats; the dropout is off.)
 
 # %%
 from peftlab.methods.additive.bottleneck import Behind, Bottleneck
@@ -88,29 +86,30 @@ print(inspect.getsource(Behind.after))
 # %% [markdown]
 # ## Where it stands
 #
-# The formula is the smaller part of the decision. The other part is *where in the block* it reads and adds:
+# The other half of the method is *where in the block* it reads and adds:
 
 # %%
 adapter_figures.placements()
 
 # %% [markdown]
 # - **Houlsby** (2019): two in each block, one after the attention, one after the feed-forward network, both before the residual is added.
-# - **Pfeiffer** (MAD-X, 2020): one in each block. On models that normalise after the sum, such as BERT and MiniLM, it reads the normalised sum, adds to the plain one, and the same norm runs again.
+# - **Pfeiffer** (2020, in the paper MAD-X): one in each block. In BERT and MiniLM it stands where the block is about to normalise the sum $v = x + h$. It reads norm($v$) and adds to $v$; then the norm runs.
 # - **Parallel** (He et al., 2021): beside the feed-forward network, reading what that network reads. Its change is multiplied by a fixed $s$, often 4.
 #
-# (The paper of 2019 also trains the LayerNorms. Neither the `adapters` library nor our code does that unless you ask.)
+# (Houlsby's paper also trains the LayerNorms. Here they stay frozen.)
 #
 # ### Exercise 2 · How many numbers? (6 minutes)
 #
-# MiniLM has six blocks and $d = 384$. Count what trains, without the head: Houlsby's adapters with $m = 16$, then Pfeiffer's. And how wide may Pfeiffer's be, at most, without training more numbers than Houlsby's at $m = 16$?
+# Count what trains in MiniLM's six blocks, $d = 384$, without the head: Houlsby's adapters with $m = 16$, then Pfeiffer's. And how wide may Pfeiffer's be, at most, without training more numbers than Houlsby's at $m = 16$?
 
 # %% tags=["exercise"]
 parameters = {"Houlsby, m = 16": ..., "Pfeiffer, m = 16": ..., "widest Pfeiffer": ...}
 
 check("03.parameters", parameters)
+# Stuck? hint("03.parameters", 1), hint("03.parameters", 2), solution("03.parameters")
 
 # %% [markdown]
-# Does the library agree? `reduction_factor` is $d / m$. For a classifier, `attach` trains the new head too, 12 · 384 + 12 numbers.
+# Does the library agree? `reduction_factor` is $d / m$. `attach` trains the head too, 12 · 384 + 12 numbers.
 
 # %%
 parameters = use("03.parameters", parameters)
@@ -122,9 +121,9 @@ for name, method in {"Houlsby, m = 16": Houlsby(reduction_factor=384 / 16),
 # %% [markdown]
 # ## Start near the identity
 #
-# An adapter stands *in the way* of everything that the model computes. If it begins with large random weights, the pretrained knowledge is gone before training starts. So it begins small: then $h + \Delta h(h) \approx h$. Houlsby et al. draw the weights with a standard deviation of $10^{-2}$.
+# An adapter stands *in the way* of everything that the model computes. So it begins small: then $h + \Delta h(h) \approx h$. Houlsby et al. draw the weights with a standard deviation of $10^{-2}$, our code with 0.02.
 #
-# How large is too large? No training here: MiniLM's sentence vectors by themselves sort definitions by topic, if you compare each with the mean vector of every topic's examples. We put untrained adapters in and look what is left of that.
+# How large is too large? MiniLM's sentence vectors by themselves sort definitions by topic: compare each with the mean vector of every topic's examples. We put *untrained* adapters in and look what is left.
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.course import luck
@@ -142,7 +141,7 @@ def left(std):
 
 
 # %% [markdown]
-# Drag. Where is the cliff? (On the website the slider is asleep; the next cell prints three of its stops.)
+# At 0 the model is untouched. At which stop is it wrecked? Guess, then drag. (On the website the slider is asleep; the next cell prints some stops.)
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.show.sliders import drag
@@ -151,29 +150,31 @@ drag("init_std", [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0], left, start=0.02,
      describe=lambda std, share: f"standard deviation {std:g}: {share:.0%} right before the first step")
 
 # %% tags=["nbval-ignore-output"]
-found = {std: left(std) for std in (0.0, 0.02, 0.5)}
+found = {std: left(std) for std in (0.0, 0.02, 0.05, 0.1, 0.5)}
 print({std: f"{share:.0%}" for std, share in found.items()}, "guessing: 8%")
-assert found[0.02] > found[0.0] - 0.06 and found[0.5] < 0.5 * found[0.0]
+assert min(found[0.02], found[0.05]) > found[0.0] - 0.06 and found[0.5] < 0.5 * found[0.0]
 
 # %% [markdown]
-# Up to a few hundredths nothing is lost; then twelve adapters in a row, each a little off, wreck the model. LoRA and the parallel adapter avoid the question: one of their two matrices starts at exactly zero.
+# Up to about 0.05 next to nothing is lost. Then it goes fast: twice the deviation is four times the change (two matrices), in twelve places in a row. LoRA and the parallel adapter start with a change of exactly zero.
 #
 # ## Is it really Houlsby's adapter?
 #
-# Hugging Face `peft` has no bottleneck adapters. The library of their authors, `adapters`, does, but it needs an older `transformers` than this course. So we ran it once, in an environment of its own, and stored what it computes for random weights: outputs, gradients, five training losses. Ours must give the same:
+# Hugging Face `peft` has no bottleneck adapters. The library `adapters` does, but needs an older `transformers`. So we ran it once and stored what it computes for random weights. Ours must give the same:
 
 # %%
 from peftlab import parity
 
 golden = datasets.data_folder().parent / "tests" / "golden" / "adapters"
-parity.prove_stored(golden / "houlsby_bert.safetensors")
+proof = parity.prove_stored(golden / "houlsby_bert.safetensors").check()
+proof.left_out = {}  # what does not apply, and why, is the question of this lesson
+proof
 
 # %% [markdown]
-# The tests do this for 20 such files: all placements, Compacter, three architectures.
+# The tests do this for 20 such files.
 #
 # ## Train it
 #
-# Sixty steps of 16 definitions, one seed: the head alone, and Houlsby's adapters with $m = 16$ and ReLU.
+# Sixty steps of 16 definitions, one seed: the head alone, and Houlsby's adapters with $m = 16$ and ReLU, at half the learning rate of the stored runs, as the batches are half as large.
 
 # %% mystnb={"image": {"alt": "Line chart of training loss over 60 steps. Both curves start at the same height. The head alone falls slowly; Houlsby's adapters fall faster and end clearly lower."}} tags=["nbval-ignore-output"]
 few, held_out = data.train[:800], data.test[:300]
@@ -192,22 +193,20 @@ plots.runs(runs, caption="60 steps of 16, one seed, 300 test definitions")
 assert runs[1].accuracy > runs[0].accuracy - 0.02 and runs[1].losses[-1] < runs[0].losses[-1]
 
 # %% [markdown]
-# One short run proves little. The stored runs have the settings of lesson 06 (90 steps of 32, learning rates chosen on validation data, 1,200 test definitions), three seeds for adapters and five for the others:
+# One short run proves little. The stored runs are longer: 90 steps of 32, learning rates chosen on validation data (one seed, one width), 1,200 test definitions, three seeds for adapters, five for the others. Large marks are means, small ones single seeds; the axis begins at 80 %.
 
-# %% mystnb={"image": {"alt": "Test accuracy against trained parameters on a logarithmic axis. Houlsby’s adapters with m = 1, 16 and 64 form a flat line at about 0.86. Pfeiffer's and the parallel adapters with m = 16 and Compacter with m = 12 lie at the same height. LoRA on all matrices, ranks 1 to 8, is as flat and a little higher. A dotted line for the head alone lies at 0.81, a solid one for full fine-tuning at 0.87."}}
+# %% mystnb={"image": {"alt": "Test accuracy against trained parameters on a logarithmic axis. Houlsby’s adapters with m = 1, 16 and 64 form a flat line at about 0.86. Pfeiffer's and the parallel adapters with m = 16 and Compacter with m = 12 lie at the same height. LoRA on all matrices, ranks 1 to 8, lies a little higher and ends at 0.87. A dotted line for the head alone lies at 0.81, a solid one for full fine-tuning at 0.87."}}
 scissors = Results.load("scissors")
 _ = adapter_figures.widths(stored, scissors)
 
 # %% [markdown]
-# **Width hardly matters here.** Houlsby's adapters: with $m = 1$ they reach 86.0 %, with 16 85.4 %, with 64 85.6 %. The head alone has 80.6 %, LoRA on query and value 86.0 %, full fine-tuning 87.4 %. With $m = 1$ an adapter passes a *single number* from each token to the rest of the model: 13,836 parameters in twelve places, and about two thirds of the way from the head alone to full fine-tuning is done.
+# **Width hardly matters here.** Houlsby's adapters: with $m = 1$ they reach 86.0 %, with 16 85.4 %, with 64 85.6 %. The head alone has 80.6 %, LoRA on query and value 86.0 %, on all matrices with $r = 8$ 86.9 %, full fine-tuning 87.4 %. With $m = 1$, what an adapter adds at a token depends on a *single number*: 13,836 parameters, and about four fifths of the way from the head alone to full fine-tuning is done.
 #
-# **Nor does the place.** Pfeiffer's adapters reach 85.4 % and the parallel ones 85.8 %, both with $m = 16$ and half as many parameters as Houlsby's; Compacter, which you meet further down, reaches 86.0 % with a tenth.
-#
-# How sure? Three seeds here, one learning rate for each kind, chosen at one width and used for all; the rows differ by less than the seeds do. On a harder task width may matter. Keep in mind how little was needed, though: it will help with what comes next.
+# **No difference between the places shows.** Pfeiffer's adapters reach 85.4 % and the parallel ones 85.8 %, both with $m = 16$ and half as many parameters as Houlsby's; Compacter (more below) reaches 86.0 % with a tenth. These rows differ by about as much as the seeds do, and by less than the error of 1,200 texts, about one point. A harder task may differ.
 #
 # ## Try to merge it
 #
-# Houlsby's adapter stands right behind a linear layer that computes $h = W x + b$. Suppose that $\Delta h$ were linear, $\Delta h(h) = M h + c$ with a matrix $M$ of shape $d \times d$ and a vector $c$ of size $d$. Then the adapter could go.
+# Houlsby's adapter stands right behind a linear layer that computes $h = W x + b$ (in MiniLM `attention.output.dense` or `output.dense`). Suppose $\Delta h(h) = M h + c$, with a matrix $M$ of shape $d \times d$ and a vector $c$ of size $d$. Then the adapter could go.
 #
 # ### Exercise 3 · Merge what stands behind (8 minutes)
 #
@@ -220,46 +219,46 @@ def merge_behind(W, b, M, c):
 
 
 check("03.merge_behind", merge_behind)
+# Stuck? hint("03.merge_behind", 1), hint("03.merge_behind", 2), solution("03.merge_behind")
 
 # %%
 merge_behind = use("03.merge_behind", merge_behind)
 
 # %% [markdown]
-# A real adapter has ReLU inside, so no $M$ and $c$ are exactly right. But perhaps nearly. ReLU is the identity where its input is above zero, and zero elsewhere. A unit that is *always* on is linear, and so is one that is always off. Only units that switch, on for one token and off for another, bend.
+# With ReLU inside, no $M$ and $c$ are exactly right. But perhaps nearly: a unit of ReLU that is *always* on is linear, and so is one that is always off.
+#
+# Record what each of the twelve trained adapters reads and adds, and how often its units are on.
 
-# %%
-predict("03.merged")
-
-# %% [markdown]
-# First record what each of the twelve trained adapters reads and adds, token by token, and how often its units are on.
-
-# %% mystnb={"image": {"alt": "Dots for the 16 units of each of twelve adapters: the share of tokens for which each is on. Most lie below one half, many at or near zero, none at one."}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Dots for the units of each of twelve adapters: the share of tokens for which each is on. In your short run most lie below one half, none at one. Grey ones, of the stored runs, crowd at zero."}} tags=["nbval-ignore-output"]
 fitted_on = linear_fit.recorded(model, tokenizer, data.validation[:400])
 shares = linear_fit.units(model, fitted_on)
 every = torch.tensor([share for each in shares.values() for share in each])
 print(f"{len(every)} units: {(every == 1).sum()} always on, {(every == 0).sum()} always off")
-_ = adapter_figures.units(shares)
+_ = adapter_figures.units(shares, stored)
 
 # %% [markdown]
-# Far from always on: the units are mostly *off*, and each fires for a few tokens. Of 576 units in the three stored runs none is always on, 45 are always off, and the median unit is on for 2 % of the tokens. Such an adapter bends all the time. A linear map must miss much of it.
+# None is always on. The grey ones, of the stored runs (more data, twice the rate), are mostly *off*: of 576 in three runs 45 are always off, and the median unit is on for 2 % of the tokens. For 12 % to 98 % of the tokens, by adapter, *no* unit is on: there it adds $b_{up}$, the same every time. A map that is right there may still miss the other tokens.
 #
-# Now the best linear map. For each adapter, take the tokens of 400 validation definitions as rows of a matrix, and find the $M$ and $c$ with the smallest squared error, by least squares. Test them on *other* definitions, and on text of another kind.
+# Now the best linear map: for each adapter the $M$ and $c$ with the smallest squared error over the tokens of 400 validation definitions (stored runs: 720). Test them on *other* definitions, and on text of another kind, Bible verses.
 
 # %%
 print(inspect.getsource(linear_fit.fit))
 
-# %% mystnb={"image": {"alt": "R² of the linear map for each of twelve adapters. On other definitions they vary widely, from a few tenths to nearly one. On Bible verses nearly all are lower, several below zero."}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Two panels, R² of the linear map for each of twelve adapters. On other definitions those of the short run lie between one half and nearly one, the grey ones of the stored runs mostly lower. On Bible verses nearly all are lower, and some below zero."}} tags=["nbval-ignore-output"]
 maps = {site: linear_fit.fit(*tokens) for site, tokens in fitted_on.items()}
 other_rows = linear_fit.recorded(model, tokenizer, held_out[:200])
 other_text = linear_fit.recorded(model, tokenizer, linear_fit.verses(100))
 here, there = ({site: linear_fit.explained(maps[site], *tokens[site]) for site in maps}
                for tokens in (other_rows, other_text))
-_ = adapter_figures.explained(here, there)
+_ = adapter_figures.explained(here, there, stored)
 
 # %% [markdown]
-# $R^2$ is the share of the variance of $\Delta h$ that the map explains; 1 would be all of it. In the stored runs, which are longer, the mean over the twelve adapters is 0.50 to 0.55 on other definitions and -0.19 to 0.09 on verses, where 11 of 36 adapters lie below zero: the map is worse than a constant there. It holds for the text it was fitted on, and for little else.
+# $R^2$ is the share of what *varies* in $\Delta h$, from token to token, that the map explains. It is 1 for all of it, and below zero where a constant, the mean, would be better. Most of your adapters are nearly linear. The grey ones, trained longer, are not: the median of the 36 adapters is 0.48 on other definitions and 0.22 on Bible verses, where 11 lie below zero.
 #
-# And the model? Merge the twelve maps, each into the layer in front of it. For comparison: only the *mean* of what each adapter adds, a constant (it goes into the bias); and no adapters at all. The trained head stays in all of them.
+# And the model? Merge the twelve maps, each into the layer in front of it. For comparison: only the *mean* of what each adapter adds, a constant; and no adapters at all. The trained head stays.
+
+# %%
+predict("03.merged")
 
 # %% tags=["nbval-ignore-output"]
 site = next(iter(maps))
@@ -276,27 +275,27 @@ truth = torch.tensor(held_out.labels)
 said = {name: linear_fit.answers(each, tokenizer, held_out) for name, each in instead.items()}
 same = {name: (each == said["the adapters themselves"]).float().mean().item() for name, each in said.items()}
 right = {name: (each == truth).float().mean().item() for name, each in said.items()}
-plots.table([{"in their place": name, "right": right[name], "same answer as with the adapters": same[name]}
-             for name in said], caption="300 test definitions, one short run")
+longer = [1.0, *adapter_figures.same_answers(stored).values()]
+plots.table([{"in their place": name, "right": right[name], "same answer": same[name], "same answer, stored runs": old}
+             for name, old in zip(said, longer, strict=True)],
+            caption="300 test definitions, one short run; stored: 1,200, mean of three runs")
 
 # %%
 assert right["nothing"] < right["the adapters themselves"] + 0.01 and 0.5 < same["nothing"] < 0.98
 assert same["best linear maps, merged"] > 0.85 and sum(here.values()) / len(here) < 0.9
 
 # %% [markdown]
-# Slow down here, because two things are true at once. These are the stored numbers (three seeds, 90 steps, 1,200 test definitions).
+# **The longer-trained adapters are not linear.** The best map leaves about half of what differs from token to token unexplained.
 #
-# **The adapters are not linear.** The best map leaves about half of what they do unexplained.
+# **And the accuracy hardly notices.** Stored, three seeds: with the adapters 85.4 % are right, with the maps 85.3 %, and 98 % of the answers are the same. Even a constant does: the means give 85.0 % and 96 % of the answers. Without any, 76.3 % are left, less than the 80.6 % of a head that was trained alone: this one, we take it, has learnt to expect the adapters.
 #
-# **And the accuracy hardly notices.** With the adapters 85.4 % are right, with the maps 85.3 %, and 98 % of the answers are the same. Even a constant does: the means give 85.0 % and 96 % of the answers. Without any, 76.3 % are left, less than the 80.6 % of a head that was trained alone, because this head has learnt to expect what the adapters add.
+# How can both be true? Because most of what they add does *not* differ from token to token. Of all that they add to other definitions, $\sum \|\Delta h\|^2$, their mean alone makes up 77 %, the map 91 %. What the map misses lies in the rest, which varies. This task needs mostly a shift, the same for every token, and a shift merges into a bias. The control: adapters of which only $b_{up}$ trains, 4,608 numbers in all. They reach 85.9 %, as much as the whole adapters with their 152,256.
 #
-# So what *this* task needs from the adapters is mostly a shift, the same for every token, and a shift merges into a bias. (MiniLM's classifier averages over all tokens. We suspect that what differs from token to token averages out, and have not tested it.) The control: adapters that can add a constant and nothing else, with both matrices kept at zero, 4,608 numbers in all. Trained like the others they reach 85.9 %, as much as the whole adapters with their 152,256 numbers. ([Bridge B5](B5_validation_seeds_intervals.ipynb) says how much such a comparison can bear.)
-#
-# Can you merge an adapter, then? Not as a function. What you serve afterwards is another model, which one test could not tell from the old one. Another test may. If you ever merge an approximation, compare answers, not only accuracy, and on the kind of text that will come.
+# Can you merge an adapter, then? Not as a function. On this test the two look alike; on 200 Bible verses the maps keep 93 % of the answers, the means 89 %, nothing 47 %. If you merge an approximation, compare answers, not only accuracy, on the kind of text that will come.
 #
 # ## Take out what stands in the way
 #
-# So leave the nonlinearity out from the start. Without $f$, $\Delta h(h) = W_{up} W_{down}\, h + (W_{up}\, b_{down} + b_{up})$: a matrix $M$ of rank at most $m$, and it merges exactly. What does that cost in accuracy?
+# So leave $f$ out from the start: $\Delta h(h) = W_{up} W_{down}\, h + (W_{up}\, b_{down} + b_{up})$: a matrix $M$ of *rank* at most $m$ (no more than $m$ directions to write in: [Bridge B3](B3_outer_product_to_svd.ipynb)). It merges exactly. What does that cost in accuracy?
 
 # %%
 predict("03.without_f")
@@ -315,15 +314,15 @@ print(f"largest difference between merged and unmerged: {gap:.0e}, in scores of 
 assert gap < 1e-3
 
 # %% [markdown]
-# It merges exactly, up to rounding. And nothing is lost: stored, three seeds, 85.2 % without the bend, 85.4 % with it. These two we cannot tell apart. (Above, both have half the learning rate of the stored runs. At the full rate, in these small batches, the linear one came out clearly lower when we tried: a learning rate belongs to its setting.)
+# It merges exactly, up to rounding, and no loss shows: stored, three seeds, at the rate chosen for ReLU, 85.2 % without the bend, 85.4 % with it. (It merges *because* it stands behind one linear layer. Pfeiffer's, behind a norm, and the parallel one, around a whole network, do not, even without $f$.)
 #
 # ### And you have LoRA
 #
-# One step more. Move the linear adapter from *behind* a layer to *beside* it: it reads what the layer reads, $x$, and adds to what the layer puts out,
+# Leave out the biases too, and move the linear adapter from *behind* a layer to *beside* it: it reads what the layer reads, $x$,
 #
 # $$W x + s\, W_{up} W_{down}\, x .$$
 #
-# Call $W_{down}$ by the name $A$, $W_{up}$ by the name $B$, and $s$ by the name $\alpha / r$. That is **LoRA** (Hu et al., 2021), letter by letter. Same numbers in both, on query and value:
+# Call $W_{down}$ by the name $A$, $W_{up}$ by the name $B$, and $s$ by the name $\alpha / r$. That is **LoRA** (Hu et al., 2021), letter by letter; its rank $r$ is our $m$, and $\alpha$ is a number you choose. Same numbers in both, on query and value. (With `target_modules`, `ParallelAdapter` stands beside *one* linear layer, and then it merges.)
 
 # %%
 beside = ParallelAdapter(target_modules=["query", "value"], reduction_factor=48, scaling=2.0, non_linearity="linear")
@@ -335,7 +334,7 @@ with torch.no_grad():
             continue
         ours = wrapper.adapters["default"]
         theirs = peftlab.surgery.adapted_modules(lora)[site].adapters["default"]
-        ours.adapter_up.weight.normal_(std=0.02)  # as after training: no longer zero
+        ours.adapter_up.weight.normal_(std=0.02)  # no longer zero; the biases stay zero, as LoRA has none
         theirs.lora_A.weight.copy_(ours.adapter_down.weight)
         theirs.lora_B.weight.copy_(ours.adapter_up.weight)
 one, two = (peftlab.merge(each).get_parameter("bert.encoder.layer.0.attention.self.query.weight")
@@ -343,29 +342,31 @@ one, two = (peftlab.merge(each).get_parameter("bert.encoder.layer.0.attention.se
 print("merged weights, bit for bit the same:", torch.equal(one, two))
 
 # %% [markdown]
-# So the three properties that make LoRA what it is, no $f$, beside the layer, one matrix at zero, are the answer to this lesson's question: it is what an adapter has to become to be merged. What LoRA gave up is the bend.
+# To be merged, an adapter has to give up its bend and stand next to one linear layer. LoRA does both. *Beside* the layer, $BA$ reads and writes like $W$; one matrix at zero makes the start exact.
 #
 # ## The price of not merging
 #
-# What does it cost to keep the adapter? Hu et al. measured it on GPT-2 medium and a GPU (2021, table 1): for one text of 128 tokens, Houlsby's adapters made a forward pass 30 % slower, a leaner placement 21 %; for 32 texts of 512 tokens, 3 % and 2 %.
+# What does it cost to keep the adapter? Its matrices are thin. Guess what the clock says.
 
 # %%
 predict("03.latency")
 
 # %% [markdown]
-# Here is the same experiment on one thread of a CPU: MiniLM with 1 to 32 texts of 32 or 128 tokens, SmolLM2 with three smaller sizes. All variants take turns; each mark is a median at one size, and the larger it is, the more tokens there were. The model without an adapter is measured twice, and merged LoRA is the same arithmetic: by as much as *these* differ from 1, everything here is uncertain.
+# One thread of a CPU: MiniLM with 1 to 32 texts of 32 or 128 tokens, SmolLM2 with three smaller sizes. All variants take turns; each mark is a median at one size. Upper marks are the first session, lower the second. ($m = 16$ in MiniLM, 24 in SmolLM2; LoRA $r = 8$; ReLU, but GELU in Compacter.) The model without an adapter is measured twice, and merged LoRA is the same arithmetic: the grey rows show the noise.
 
-# %% mystnb={"image": {"alt": "Two panels of marks, MiniLM and SmolLM2, one row for each variant, time relative to the model without an adapter. The second measurement of that model and merged LoRA lie at 1. Pfeiffer, parallel, Houlsby and LoRA on query and value lie between 1.0 and 1.13 in MiniLM, small batches furthest right. LoRA on all matrices lies between 1.2 and 1.43, Compacter between 1.06 and 1.38. In SmolLM2 the order is the same and the distances are smaller."}}
+# %% mystnb={"image": {"alt": "Two panels of marks, MiniLM and SmolLM2, one row for each variant, time relative to the model without an adapter, two sessions. The second measurement of that model and merged LoRA lie around 1. Pfeiffer, parallel, Houlsby and LoRA on query and value lie between 0.98 and 1.13 in MiniLM, in no strict order of size. LoRA on all matrices lies between 1.20 and 1.43, Compacter between 1.05 and 1.38. In SmolLM2 the distances are smaller."}}
 _ = adapter_figures.latency(timed)
 
 # %% [markdown]
-# Noise first: the second measurement of the same model and the merged LoRA stay within 3 % of it everywhere.
+# Noise first. In each session the grey rows stay within 5 % of 1. From one session to the next, single ratios moved by up to 20 points: trust the order of the rows, not the digits, which are means of both.
 #
-# Houlsby's adapters make one text of 32 tokens 13 % slower and 32 such texts 2 %. In both cases they add 1.4 % to the multiplications; but each product is a call of its own, and calls weigh more when there is little to compute. Pfeiffer's and the parallel adapters, half as many, cost 9 % and 7 % for the one text. So far that is the paper's table in smaller numbers. Compacter has the fewest parameters and is the slowest adapter, 38 %: its matrices are multiplied out anew in every pass.
+# Houlsby's adapters make one text of 32 tokens 10 % slower, 8 of them 9 %, 32 of them 3 %. They add 1.4 % to the multiplications in every case; for one short text the calls are most of the extra time, we think. Hu et al. (2021, table 1) measured 30 % for one text of 128 tokens (GPT-2 medium, a GPU), and 3 % for 32 texts of 512. Ours goes the same way, but is no clean curve.
 #
-# Now the other rows. **Unmerged, LoRA is not lighter than an adapter.** On query and value it stands in twelve places, like Houlsby's adapters, and costs 12 % for the one text. On all 36 matrices it costs 21 % to 43 % in MiniLM, more than Houlsby's at every size. (Why so much even for many tokens? We have not found out.) What LoRA has ahead is that you *may* merge it. A server that keeps many LoRAs apart pays as adapters do.
+# **Compacter** (Karimi Mahabadi et al., 2021) builds both matrices from small pieces, some shared by the whole model. Twelve adapters of width 12 take 14,320 numbers; Houlsby's of that width take 115,344. Yet Compacter is the slowest adapter, 34 %. Our code multiplies its matrices out anew in every pass; a server could do that once.
 #
-# All this is CPU time of one thread on a machine that did other work too, five or nine rounds at each size. A GPU, where calls weigh more, would show larger numbers ([lesson 07](07_lora_at_work.ipynb) has some). Try it on your machine, for one text:
+# **Unmerged, LoRA costs time as adapters do.** On query and value it stands in twelve places, like Houlsby's adapters ($r = 8$ against $m = 16$), and costs 11 % for the one text. On all 36 matrices it costs 20 % to 33 % in MiniLM, more than Houlsby's at every size; part of that are two passes over the whole output that our code could save. But LoRA you *may* merge. (A server that keeps many LoRAs apart pays too: [lesson 07](07_lora_at_work.ipynb).)
+#
+# All this is one thread on a machine that did other work too. Try yours, for one text:
 
 # %% tags=["nbval-ignore-output"]
 from statistics import median
@@ -381,39 +382,9 @@ for way in ways:
     print(f"{way:15} {median(each[way] / each['no adapter'] for each in rounds[1:]):.2f}")
 
 # %% [markdown]
-# ## Two ways to make them smaller
-#
-# **Compacter** (Karimi Mahabadi et al., 2021) keeps the formula and builds both matrices from less. The *Kronecker product* of two matrices puts a copy of the second in the place of every number of the first, multiplied by it. Compacter sums four of them. The first factors, 4 × 4, are shared by the whole model; each second one is an outer product of two thin pieces:
-
-# %%
-from peftlab.methods.additive.compacter import PHMLayer
-
-print(inspect.getsource(PHMLayer.weight.fget))
-compact = peftlab.attach(copy.deepcopy(base), Compacter())
-print(peftlab.count_parameters(compact))
-
-# %% [markdown]
-# Twelve adapters of width 12 in 14,320 numbers; Houlsby's of that width have 115,344. Few numbers, but not little work, as the latency showed. (A warning for users of `adapters` 1.3.0: its file leaves the shared matrices out, so a reloaded Compacter is another one. Ours holds them.)
-#
-# **AdapterDrop** (Rücklé et al., 2020) leaves the adapters of the first blocks out. Up to there the model then computes the same for every task, once for all of them, and training needs no backward pass through these blocks. It can also come after training:
-
-# %%
-from peftlab.methods.additive.adapter_drop import drop_adapters
-
-with torch.no_grad():
-    drop_adapters(model, 3)
-    dropped = model(**batch, output_hidden_states=True).hidden_states
-    pretrained = base(**batch, output_hidden_states=True).hidden_states
-    drop_adapters(model, 0)  # all of them back
-print({f"after block {n}": "as pretrained" if torch.equal(dropped[n], pretrained[n]) else "adapted"
-       for n in range(1, 7)})
-
-# %% [markdown]
-# The first three blocks are the base model again. What that costs in accuracy depends on the training: the paper trains with another number of blocks dropped in every step, so that any number works later. We have not measured it.
-#
 # ## A trap: the safest start of all
 #
-# Near the identity is good. Is *exactly* the identity better? Somebody sets `init_std=0`, so that both matrices start at zero, and trains. No error, no warning, and the loss falls.
+# Near the identity is good. Is *exactly* the identity better? Somebody sets `init_std=0`, and both matrices start at zero. No error, no warning, and the loss falls. What will $W_{up}$ look like after 20 steps? Decide, then run.
 
 # %% tags=["nbval-ignore-output"]
 starts = {"both matrices zero": Houlsby(reduction_factor=24, init_std=0.0),
@@ -431,15 +402,15 @@ for name, method in starts.items():
 assert ends["both matrices zero"] == 0 < ends["only W_up zero"]
 
 # %% [markdown]
-# After 20 steps *all* of $W_{up}$ is still zero. The gradient of $W_{up}$ is built from $f(W_{down} h + b_{down})$, which is zero; the gradient of $W_{down}$ from $W_{up}$, which is zero too. Each waits for the other. What makes the loss fall is the head, and $b_{up}$, a constant. Nor would the accuracy have told you: this broken adapter *is* the control from above, as good on this task as the whole one. The mend is one matrix at zero, not two. To notice the trap, look at the tensors that should have moved.
+# After 20 steps *all* of $W_{up}$ is still zero. Its gradient is built from $f(W_{down} h + b_{down})$, which is zero; that of $W_{down}$ from $W_{up}$, which is zero too. Each waits for the other. The loss falls by the head and $b_{up}$, a constant. The accuracy would not have told you: this broken adapter *is* the control from above. The mend is one matrix at zero, not two. To notice, look at the tensors that should have moved.
 #
 # ## When to use adapters
 #
-# **Use them when** you need something between layers that no weight can hold, or build on systems that stack and combine them (languages and tasks, say). In our runs they came within a point of LoRA.
+# **Use them when** you have reason to want a nonlinear change (our task gave none), or build on systems that combine them (languages and tasks, say). In our runs they came within a point of LoRA on query and value.
 #
-# **Avoid them when** latency for one short text counts, when the software that serves the model knows nothing of them, or when you want peft's tools: it does not have them.
+# **Avoid them when** latency for one short text counts, or when you serve with software that has none, such as peft. In our runs LoRA on all matrices, $r = 8$, was ahead of them by 0.9 to 1.4 points.
 #
-# **Unknown:** what the bend earns, and on which task. Here it is nothing that three seeds can show. But this is one easy task, one small model, one learning rate for all, and ReLU only. We have not tried GELU or tanh. And which place is best, no run of ours can say: all of them came out within a point.
+# **Unknown:** what the bend earns, and on which task. Here it is nothing that three seeds can show; but this is one easy task, one small model, one learning rate for each kind, and ReLU in all but Compacter (GELU).
 #
 # ## Check yourself
 
@@ -449,17 +420,16 @@ quiz("03")
 # %% [markdown]
 # ## Take away
 #
-# - An adapter goes down to $m$ numbers, bends, goes up, and is added. Where it stands is the other half of the method.
-# - It starts near the identity: small weights, or *one* matrix at zero. Two zeros never learn, and neither loss nor accuracy need tell you.
-# - The bend keeps it from merging. Ours were far from linear; yet on this task a linear map in their place, even a constant, kept nearly all the accuracy. The same accuracy is not the same function, and an easy task cannot show what a method is good for.
-# - Without the bend it merges. Beside a layer, it is LoRA.
-# - Unmerged, every method pays for its calls: adapters, and LoRA no less. What can be merged need not pay.
+# - An adapter goes down to $m$ numbers, bends, goes up, and is added, in a place that is half of the method.
+# - It starts near the identity: small weights, or *one* matrix at zero. Two zeros never learn, and the loss need not tell you.
+# - The bend keeps it from merging. Here even a constant in its place kept nearly all the accuracy; the same accuracy is not the same function.
+# - Without the bend, next to one linear layer, it merges. Beside that layer and without biases, it is LoRA.
+# - Unmerged, both cost time, adapters and LoRA. What can be merged need not.
 #
 # ## Sources
 #
 # - N. Houlsby et al.: *Parameter-Efficient Transfer Learning for NLP*, 2019, [arXiv:1902.00751](https://arxiv.org/abs/1902.00751).
 # - J. Pfeiffer et al.: *MAD-X: An Adapter-Based Framework for Multi-Task Cross-Lingual Transfer*, 2020, [arXiv:2005.00052](https://arxiv.org/abs/2005.00052).
-# - A. Rücklé et al.: *AdapterDrop: On the Efficiency of Adapters in Transformers*, 2020, [arXiv:2010.11918](https://arxiv.org/abs/2010.11918).
 # - R. Karimi Mahabadi et al.: *Compacter: Efficient Low-Rank Hypercomplex Adapter Layers*, 2021, [arXiv:2106.04647](https://arxiv.org/abs/2106.04647).
 # - E. Hu et al.: *LoRA: Low-Rank Adaptation of Large Language Models*, 2021, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685). Latency: table 1.
 # - J. He et al.: *Towards a Unified View of Parameter-Efficient Transfer Learning*, 2021, [arXiv:2110.04366](https://arxiv.org/abs/2110.04366).

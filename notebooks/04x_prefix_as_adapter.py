@@ -22,8 +22,9 @@ import torch
 import peftlab
 from peftlab.course import gates
 from peftlab.course.exercise import check, hint, solution, use
-from peftlab.course.question import quiz
+from peftlab.course.question import predict, quiz
 from peftlab.course.typed_prompt import attach_text
+from peftlab.methods import PrefixTuning
 from peftlab.show import plots, prompt_figures
 from peftlab.tasks import datasets, models
 
@@ -93,31 +94,37 @@ def gate_of(layer, name):
 _ = prompt_figures.gates(torch.stack([gate_of(layer, "trained") for layer in shown]), shown)
 
 # %% [markdown]
-# The first token has no other key but itself, so in most heads the prefix takes nearly all. Further right, the text's own keys compete, and the prefix's share tends to fall. It differs from head to head and from word to word. A longer text leaves a prefix less say, which no adapter has to fear.
-#
-# Now the mean over all 30 layers, beside lesson 04's *typed* prompt of 67 tokens. And a question of honesty: how much of $\lambda$ goes to the first virtual token alone?
+# The first token has no other key but itself, so in most heads of the later layers the prefix takes nearly all of it. Further right, the text's own keys compete, and the prefix's share tends to fall. It differs from head to head and from word to word. The longer the text, the smaller the prefix's share tends to be. An adapter's strength does not depend on length.
+
+# %%
+predict("04x.share")
+
+# %% [markdown]
+# Now the mean over all 30 layers, beside lesson 04's *typed* prompt of 67 tokens and a prefix of 20 tokens at random, which ruins the model. How much of it goes to the first virtual token alone? And how large is what the prefix brings, beside what the text brings (the lengths of the two vectors that add up to a head's output)?
 
 # %% tags=["nbval-ignore-output"]
 words = datasets.load("define_word").definitions("train")
 examples = "".join(f"{p}{c}\n\n" for p, c in zip(words.prompts[:4], words.completions[:4], strict=True))
 attach_text(model, tokenizer, examples, "typed")
-rows, means = [], {}
-for name in ("trained", "typed"):
+torch.manual_seed(0)
+peftlab.attach(model, PrefixTuning(num_virtual_tokens=20), name="random")
+seen = {}
+for name in ("trained", "typed", "random"):
     peftlab.use(model, name)
     layers = [gates.heads(model, ids, layer, name) for layer in range(30)]
-    scores = [layer.scores() for layer in layers]
-    lam = torch.stack([share(*each) for each in scores])  # (30, H, T)
-    first = torch.stack([torch.cat(each, dim=-1).softmax(-1)[..., 0] for each in scores])
-    means[name] = lam.mean().item(), first.mean().item(), lam[..., 1].mean().item(), lam[..., -1].mean().item()
-    rows.append({"prefix": name, "virtual tokens": layers[0].P_K.shape[1], "λ, mean": means[name][0],
-                 "to the first one alone": means[name][1], "λ, 2nd token": means[name][2], "λ, last": means[name][3]})
-plots.table(rows, caption="30 layers, 9 heads, 12 tokens")
+    lam = torch.stack([share(*layer.scores()) for layer in layers])  # (30, H, T)
+    seen[name] = {"λ": lam.mean().item(), **gates.sizes(layers)}
+plots.table([{"prefix": name, **values} for name, values in seen.items()],
+            caption="Means over 30 layers, 9 heads, 12 tokens")
 
 # %%
-assert all(lam > 0.5 and first > 0.25 * lam and early > late for lam, first, early, late in means.values())
+for name in ("trained", "typed"):
+    assert seen[name]["λ"] > 0.5 and seen[name]["to the first one alone"] > 0.25 * seen[name]["λ"]
+    assert seen["random"]["prefix's part"] > 1.5 * seen[name]["prefix's part"]
+assert 0.7 < seen["random"]["λ"] < 0.9 and seen["random"]["to the first one alone"] < 0.1
 
 # %% [markdown]
-# Both prefixes take more than half of all attention here, and a large part of that goes to *one* token, the first. It need not say much. Language models park attention on the first token of a text whatever it is (an **attention sink**, Xiao et al., 2023), and with a prefix in front, the first token is a virtual one. A large $\lambda$ shows where attention goes. It does not show how much the prefix contributes.
+# Both good prefixes take more than half of all attention here, and a large part of that goes to *one* token, the first. Language models park attention on the first token of a text whatever it is (an **attention sink**, Xiao et al., 2023), and with a prefix in front, the first token is a virtual one. So a large $\lambda$ shows where attention goes, not what the prefix does. Look at the random one: its $\lambda$ is not much larger, and the model is ruined. But it has no quiet place to park attention. All of its share brings random values, and its part is about twice as large.
 #
 # ## The adapter inside
 #
@@ -125,7 +132,7 @@ assert all(lam > 0.5 and first > 0.25 * lam and early > late for lam, first, ear
 #
 # $$\mathrm{Attn}(q, P_K, P_V) = \mathrm{softmax}\!\left(\frac{x W_q^\top P_K^\top}{\sqrt{d_h}}\right) P_V = f(x W_1)\, W_2 .$$
 #
-# Down to $n$ numbers, a nonlinearity $f$, up again: a bottleneck of width $n$.
+# Down to $n$ numbers, a nonlinearity $f$, up again: a bottleneck of width $n$. (Lesson 03 calls the two matrices $W_{down}^\top$ and $W_{up}^\top$.)
 #
 # ### Exercise 2 · Its two matrices (6 minutes)
 #
@@ -140,13 +147,14 @@ def as_adapter(W_q, P_K, P_V):
 check("04x.as_adapter", as_adapter)
 
 # %% [markdown]
-# One thing stands between this and our model: it turns each query to its position, $q = x W_q^\top R_t$. The turn can be moved to the other side, $P_K R_t^\top$, so for each position $t$ there *is* such a $W_1$. Check it for one head at two positions:
+# One thing stands between this and our model: it turns each query to its position, $q = x W_q^\top R_t$, where $R_t$ is a rotation by an angle that grows with the position $t$. Since $q P_K^\top = x W_q^\top (P_K R_t^\top)^\top$, we may turn the keys *back* instead: the same `cos`, and `sin` with a minus. So for each position there *is* such a $W_1$. Check it for one head at two positions:
 
 # %%
 from transformers.models.llama.modeling_llama import rotate_half
 
 as_adapter = use("04x.as_adapter", as_adapter)
-head, W_q = 4, model.model.layers[12].self_attn.q_proj.weight.detach()[4 * 64 : 5 * 64]
+head = 4
+W_q = model.model.layers[12].self_attn.q_proj.weight.detach()[head * 64 : (head + 1) * 64]
 for t in (3, 11):
     turned_back = found.P_K[head] * found.cos[t] - rotate_half(found.P_K[head]) * found.sin[t]
     W_1, W_2 = as_adapter(W_q, turned_back, found.P_V[head])
@@ -160,16 +168,16 @@ for t in (3, 11):
 # | | parallel adapter | prefix |
 # |---|---|---|
 # | adds | $h + s\, f(x W_1)\, W_2$ | $(1 - \lambda)\, h + \lambda\, f(x W_1)\, W_2$ |
-# | strength | $s$, a constant that you choose | $\lambda(x)$, never 0, falls as the text grows |
+# | strength | $s$, a constant that you choose | $\lambda(x)$, never 0, tends to fall as the text grows |
 # | what was there | stays | is scaled down by $1 - \lambda$ |
 # | $f$ | each unit for itself, such as ReLU | softmax: the $n$ units share a sum of 1 |
 # | $W_1$ | the same at every position | turned with the position |
 # | acts on | the layer's whole output, width $d$ | each head apart; here three heads share $P_K$ and $P_V$ |
-# | width | $r$ | $n$ |
+# | width | $m$ | $n$ |
 #
-# The gate explains two things of lesson 04. A prefix of random size is not a small disturbance but a replacement: where its scores are large, $\lambda$ is near 1 and what the model would have computed is gone. And a prefix of zeros is not *nothing*: every key of zeros has the weight $e^0 = 1$, takes its share, and gives nothing back. In the stored sweep, before any training, the loss is 4.94 with no prefix, 6.17 with a prefix of 20 zeros, and 15.46 with a random one.
+# The gate has a part in two things of lesson 04. A random prefix is no small disturbance: it scales down by $1 - \lambda$ what the model would have computed, and puts its own values there. And a prefix of zeros is not *nothing*: every key of zeros has the weight $e^0 = 1$, takes its share, and gives nothing back. In the stored sweep, before any training, the loss is 4.94 with no prefix, 6.17 with a prefix of 20 zeros, and 15.46 with a random one.
 #
-# It also shows what to change. Fix the gate, use ReLU, and let it act on the whole output: that is the parallel adapter. He et al. mix such choices, and find that *where* and *how* a change is added matters more than what it is called.
+# Fix the gate, use ReLU, let it act on the whole output, and you have the parallel adapter. Not that each of these is a gain: with few parameters, He et al. find the gate slightly useful and separate heads clearly so. With more, a change beside the feed-forward part did better than one in attention (sections 4.4 and 4.5).
 
 # %%
 quiz("04x")
@@ -179,8 +187,8 @@ quiz("04x")
 #
 # - Attention with a prefix is exactly $(1 - \lambda)$ of the old attention and $\lambda$ of a small network beside it.
 # - That network has width $n$, softmax as its nonlinearity, and $W_1$ made of the model's own $W_q$.
-# - $\lambda$ is not trained and not additive: it takes away what it gives, and falls as the text grows.
-# - Much of $\lambda$ goes to the first virtual token, as it would go to the first token of any text. Attention is not contribution.
+# - $\lambda$ is not trained and not additive: it takes away what it gives, and tends to fall as the text grows.
+# - Much of $\lambda$ goes to the first virtual token, as it would go to the first token of any text. A share of attention is not a contribution.
 #
 # ## Sources
 #

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 
 from peftlab import checkpoint, hosts, surgery
 from peftlab.errors import CheckpointError, ConfigError, NotMergeable, PeftLabError
-from peftlab.methods.base import METHODS, Adapter, Chain, Copy, Method, Overlay, Shared
-from peftlab.runtime import BASE, Runtime
+from peftlab.methods.base import METHODS, Adapter, Chain, Copy, Delta, Method, Overlay, Shared
+from peftlab.runtime import BASE, Adapted, Runtime
 from peftlab.surgery import Site
 
 
@@ -81,10 +82,10 @@ def _plan(model: nn.Module, method: Method, build: Method) -> Plan:
     sites = build.sites(model)
     shared = build.shared(model, sites)
     adapters = {site.name: build.build(site, shared) for site in sites}
-    if not adapters and shared is None:
-        raise PeftLabError(f"{type(method).__name__} found no place in {type(model).__name__}")
     kept = method.kept_sites(modules)
     _lay_over_biases(adapters, modules, method, kept)
+    if not adapters and shared is None:
+        raise PeftLabError(method.no_place(model))
     for site in kept:
         inside = [name for name in adapters if name == site.name or name.startswith(f"{site.name}.")]
         if inside:
@@ -182,7 +183,8 @@ def _clean_up(model: nn.Module, runtime: Runtime) -> None:
 def use(model: nn.Module, names: str | Sequence[str]) -> nn.Module:
     """Make these adapters the active ones (several are applied one around the other, the first one innermost).
 
-    Raises PeftLabError if a name is not attached or comes twice, or if two of them replace the same parameters.
+    Raises PeftLabError if a name is not attached or comes twice, if two of them replace the same parameters, or if one
+    that changes a layer's own parameters (SHiRA, say) does not come before those around the layer.
     """
     runtime = _runtime(model, "use")
     _check_not_folded(model, "use")
@@ -197,6 +199,7 @@ def use(model: nn.Module, names: str | Sequence[str]) -> nn.Module:
             raise PeftLabError(
                 f"{' and '.join(wanted)} each replace parameters of {site}, so only one of them can be active"
             )
+        _check_changes(wrapper, site, [n for n in wanted if n in wrapper.adapters])
     runtime.state.active = wanted
     for wrapper in surgery.adapted_modules(model).values():
         for n, adapter in wrapper.adapters.items():
@@ -204,6 +207,20 @@ def use(model: nn.Module, names: str | Sequence[str]) -> nn.Module:
     for n, shared in runtime.shared.items():
         shared.requires_grad_(n in wanted and runtime.trainable[n])
     return model
+
+
+def _check_changes(wrapper: Adapted, site: str, names: Sequence[str]) -> None:
+    """Changes of a layer's own parameters add up with each other, and come before all that stands around the layer."""
+    changes = [isinstance(wrapper.adapters[n], Delta) for n in names]
+    if any(later and not earlier for earlier, later in itertools.pairwise(changes)):
+        first = next(n for n, is_change in zip(names, changes, strict=True) if is_change)
+        raise PeftLabError(
+            f"{first!r} changes the parameters of {site} itself, and other adapters stand around it, so it comes "
+            "first: name the adapters that change parameters before all others"
+        )
+    inside = [wrapper.adapters[n] for n, is_change in zip(names, changes, strict=True) if is_change]
+    for delta, other in itertools.permutations(inside, 2):
+        delta.check_beside(other)
 
 
 def _overlays(adapter: Adapter) -> bool:
@@ -253,6 +270,10 @@ def merge(model: nn.Module, *, untie: bool = False) -> nn.Module:
         if layer._parameters.get("weight") is modules[site]._parameters.get("weight"):
             continue  # only a bias was trained here
         tied = surgery.tied_names(model, modules[site])
+        if tied and all(_same_weight(layer, plain.get(name)) for name in tied):
+            for name in tied:  # all were changed alike, so they stay one
+                plain[name]._parameters["weight"] = layer._parameters["weight"]
+            continue
         if tied and not untie:
             raise NotMergeable(
                 f"{site} shares its weight with {', '.join(tied)}; merging would change both. "
@@ -268,6 +289,10 @@ def merge(model: nn.Module, *, untie: bool = False) -> nn.Module:
             surgery.replace(model, site, plain.get(site, wrapper.base))
     _clean_up(model, runtime)
     return model
+
+
+def _same_weight(layer: nn.Module, other: nn.Module | None) -> bool:
+    return other is not None and torch.equal(layer.weight, other.weight)
 
 
 def _merged_layers(model: nn.Module, verb: str) -> dict[str, nn.Module]:
@@ -354,11 +379,13 @@ def load(model: nn.Module, folder: str | Path, name: str = "default", trainable:
             "library can open it exactly; save it again as a plain LoRA (peftlab.save does, peft needs "
             "path_initial_model_for_weight_conversion)"
         )
-    plan = _plan(model, method, _with_shapes(model, method.for_loading()))
+    plan = _plan(model, method, _with_shapes(model, method.for_file(tensors)))
     expected = plan.tensors()
     checkpoint.fill(expected, tensors, surgery.base_modules(model))
     if plan.shared is not None:
         plan.shared.take(expected)  # where the file's tensors are made of several own ones
+    for adapter in plan.adapters.values():
+        adapter.after_loading()
     _commit(model, name, plan, trainable=trainable)
     return model
 

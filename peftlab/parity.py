@@ -229,7 +229,10 @@ def reference(base: nn.Module, ours: nn.Module, name: str = "default") -> nn.Mod
     dtype = next(base.parameters()).dtype
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = peft.get_peft_model(copy.deepcopy(base), config_class(**fields), autocast_adapter_dtype=False)
+        config = config_class(**fields)
+        if getattr(method, "mask_fn", None) is not None:  # an attribute in peft, not a field
+            config.mask_fn = lambda layer, r, **_: method.mask_fn(layer, r)
+        theirs = peft.get_peft_model(copy.deepcopy(base), config, autocast_adapter_dtype=False)
     theirs = theirs.to(dtype).train(ours.training)
     with torch.no_grad():
         source, target = our_tensors(ours, name), their_tensors(theirs)

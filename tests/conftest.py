@@ -42,3 +42,20 @@ def refused():
         assert tiny.differences(before, tiny.snapshot(model)) == []
 
     return check
+
+
+@pytest.fixture
+def no_window():
+    """The course's figure style, drawn nowhere, and no figure left behind: for the test files of figures as a whole."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    from peftlab.show import plots
+
+    backend = mpl.get_backend()
+    plt.switch_backend("agg")
+    with mpl.rc_context():
+        plots.style()
+        yield
+    plt.close("all")
+    plt.switch_backend(backend)

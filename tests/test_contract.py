@@ -19,6 +19,7 @@ import peftlab
 from peftlab import hosts, parity, surgery
 from peftlab.errors import ConfigError, NotMergeable, PeftLabError
 from peftlab.methods import (
+    BEFT,
     CPT,
     IA3,
     METHODS,
@@ -26,6 +27,7 @@ from peftlab.methods import (
     LNTuning,
     LoRA,
     MultitaskPromptTuning,
+    PartialTuning,
     PrefixTuning,
     PromptTuning,
     VeRA,
@@ -36,6 +38,7 @@ from peftlab.methods.additive.prompt_tuning import PromptMethod
 from peftlab.methods.base import Adapter, Card, Chain, Copy, Overlay
 from peftlab.methods.reparam import dora
 from peftlab.methods.reparam.oft import Rotation
+from peftlab.methods.selective.sparse import SparseMethod
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -51,6 +54,12 @@ def other(name, cls):
         fields["target_modules"] = tiny.TARGETS.get(name)
     if cls is LNTuning:
         fields["target_modules"] = tiny.NORMS.get(name)
+    elif cls is PartialTuning:
+        fields["target_modules"] = tiny.PARTS[name]
+    elif cls is BEFT and name == "gpt2":
+        fields["target_modules"] = ["c_attn"]  # peft has no default there
+    elif issubclass(cls, SparseMethod):
+        fields = {}  # entries anywhere
     elif cls is LlamaAdapter:
         fields = {}
     elif name == "conv" and cls is IA3:
@@ -530,7 +539,7 @@ def test_mixed_batch_with_a_prompt_at_rest():
 
 # ---- generation ---------------------------------------------------------------------------------------------------
 
-FOR_LLAMA = ("LoRA-kept", "PiSSA", "LoRA-embedding", "ParallelAdapter-linear")
+FOR_LLAMA = ("LoRA-kept", "PiSSA", "LoRA-embedding", "ParallelAdapter-linear", "BEFT", "PartialTuning", "BitFit-values")
 CACHED = {k: m for k, m in LLAMA.items() if isinstance(m, PromptMethod | PrefixMethod | LlamaAdapter)}
 GENERATING = {name: LLAMA[name] for name in LLAMA if name not in FOR_LLAMA}
 

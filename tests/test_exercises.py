@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+import numpy as np
 import pytest
 import torch
 
 import peftlab.course.exercises as bank
 from peftlab.course import exercise
-from peftlab.course.exercise import NOT_ATTEMPTED, WRONG, judge
+from peftlab.course.exercise import NOT_ATTEMPTED, RIGHT, WRONG, judge
 from peftlab.errors import PeftLabError
 
 LESSONS = [importlib.import_module(f"{bank.__name__}.{m.name}") for m in pkgutil.iter_modules(bank.__path__)]
@@ -21,6 +22,7 @@ MUTANTS = [(task, mutant) for task in TASKS for mutant in task.mutants]
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
 def test_solution_passes_and_stub_is_not_attempted(task):
     assert judge(task, task.solution).ok
+    assert not any(isinstance(each, exercise._Raised) for each in exercise._outcomes(task.solution, task))
     stub = (lambda *_: ...) if callable(task.solution) else ...
     assert judge(task, stub).state == NOT_ATTEMPTED
     assert judge(task, None).state == NOT_ATTEMPTED
@@ -78,6 +80,92 @@ def test_code_that_stops_is_shown_and_does_not_stop_the_lesson(capsys):
 def test_changing_the_input_in_place_is_noticed(capsys):
     exercise.check("06.merged_conv1d", lambda weight, A, B, alpha: weight.add_(alpha / len(A) * (B @ A).T))
     assert "You changed an input in place" in capsys.readouterr().out
+
+
+def test_an_input_changed_in_the_last_case_alone_is_noticed(capsys):
+    """What it returned there must not count beside the complaint: there would be more outcomes than cases."""
+    right = exercise.exercise("B4.adamw_step").solution
+
+    def changes_the_last(w, g, m, v, t, lr, decay):
+        found = right(w, g, m, v, t, lr, decay)
+        if decay == 0:
+            w.zero_()
+        return found
+
+    exercise.check("B4.adamw_step", changes_the_last)
+    assert "You changed an input in place" in capsys.readouterr().out
+    task = exercise.exercise("B4.adamw_step")
+    assert len(exercise._outcomes(changes_the_last, task)) == len(task.cases())
+
+
+def test_an_input_may_hold_infinity_and_nan():
+    given = torch.tensor([0.0, -torch.inf, torch.nan])
+    task = exercise.Exercise("x", "x", 1, lambda x: x.nan_to_num(), ("", ""), cases=lambda: [(given.clone(),)])
+    assert judge(task, lambda x: torch.nan_to_num(x)).ok
+    assert "in place" in judge(task, lambda x: x.nan_to_num_()).says
+    assert judge(task, lambda x: ...).state == NOT_ATTEMPTED
+
+
+def gradients(x, W, g):
+    return exercise.exercise("B4.linear_backward").solution(x, W, g)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            lambda x, W, g: (*gradients(x, W, g)[:2], g.flatten(0, -2).sum(0, keepdim=True)),
+            "Value 3 of 3: The shape should be (5,) for inputs of shapes (2, 3, 4), (5, 4), (2, 3, 5); yours is (1, 5)",
+        ),
+        (
+            lambda x, W, g: (g.flatten(0, -2) @ W, *gradients(x, W, g)[1:]),
+            "Value 1 of 3: The shape should be (2, 3, 4)",
+        ),
+        (
+            lambda x, W, g: (g @ W, 2 * gradients(x, W, g)[1], gradients(x, W, g)[2]),
+            "Value 2 of 3: The shape is right, the values are not",
+        ),
+        (lambda x, W, g: (g @ W, "dW", gradients(x, W, g)[2]), "Value 2 of 3: A tensor of shape (5, 4) is wanted"),
+        (lambda x, W, g: (*gradients(x, W, g)[:2], g.flatten(0, -2).sum(0) > 0), "Value 3 of 3: The shape is right"),
+        (lambda x, W, g: g @ W, "3 values are wanted, in a tuple"),
+        (lambda x, W, g: (*gradients(x, W, g), W), "you return a tuple of 4."),
+    ],
+)
+def test_of_several_values_the_first_that_differs_is_explained(answer, says, capsys):
+    exercise.check("B4.linear_backward", answer)
+    said = capsys.readouterr().out
+    assert WRONG in said and says in said and "Your code stops" not in said
+
+
+def test_several_values_with_one_still_to_be_filled_in_are_not_attempted():
+    assert judge(exercise.exercise("B4.linear_backward"), lambda x, W, g: (g @ W, ..., ...)).state == NOT_ATTEMPTED
+    assert judge(exercise.exercise("B5.paired_interval"), lambda correct, draws: (0.0, ...)).state == NOT_ATTEMPTED
+
+
+def differences(correct, draws):
+    rows = torch.randint(correct.shape[1], (draws, correct.shape[1]))
+    return (correct[0, rows] - correct[1, rows]).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (differences, "Two numbers are wanted, (low, high); you return a tensor of shape (3000,)."),
+        (lambda c, n: differences(c, n).std().item(), "(low, high); you return a float."),
+        (lambda c, n: (differences(c, n), differences(c, n)), "(low, high); yours are not."),
+        (lambda c, n: differences(c, n).quantile(torch.tensor([0.0, 1.0])), "Not right yet: 'width of the interval'"),
+        (lambda c, n: ((c[0].mean() - c[1].mean()).item() + 0.1,) * 2, "'middle of the interval', 'width of the"),
+    ],
+)
+def test_an_interval_of_the_wrong_form_is_described(answer, says, capsys):
+    exercise.check("B5.paired_interval", answer)
+    said = capsys.readouterr().out
+    assert WRONG in said and says in said
+
+
+def test_a_dictionary_names_only_the_entries_beyond_the_tolerance():
+    task = exercise.Exercise("x", "x", 1, {"a": 1.0, "b": 2.0}, ("", ""), tolerance=0.01)
+    assert judge(task, {"a": 1.001, "b": 3.0}).says == "Not right yet: 'b'."
 
 
 def test_a_tuple_instead_of_a_tensor_is_explained(capsys):
@@ -160,3 +248,12 @@ def test_complex_numbers_are_not_equal_to_real_ones():
     task = exercise.exercise("06.best_cut")
     assert not judge(task, lambda dW, r: task.solution(dW, r) + 0.5j).ok
     assert not judge(task, lambda dW, r: task.solution(dW, r).to(torch.complex64)).ok
+
+
+def test_a_count_may_be_a_number_of_numpy_or_torch():
+    task = exercise.exercise("03.parameters")
+    right = dict(task.solution)
+    for kind in (np.int64, torch.tensor, float):
+        assert judge(task, {name: kind(n) for name, n in right.items()}).state == RIGHT
+        assert judge(task, {name: kind(n + 1) for name, n in right.items()}).state == WRONG
+    assert judge(task, {name: torch.tensor([n, n]) for name, n in right.items()}).state == WRONG

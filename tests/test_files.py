@@ -94,8 +94,12 @@ def test_a_method_that_peft_lacks_says_whose_it_is(method, tmp_path):
     peftlab.save(model, tmp_path)
     config = json.loads((tmp_path / checkpoint.CONFIG).read_text())
     assert config["peftlab_type"] == method.peftlab_type and "peft_type" not in config
-    for name, value in dataclasses.asdict(model.peftlab.methods["default"]).items():
-        assert name == "bookkeeping" or config[name] == value, name
+    used = model.peftlab.methods["default"]
+    for name, value in dataclasses.asdict(used).items():
+        if name in used.fields_in_file():  # a mask is in the file of tensors
+            assert config[name] == value, name
+        else:
+            assert name not in config or name in method.bookkeeping, name
     with pytest.raises(Exception, match="peft_type|peft config"):  # peft's own matter, but it must not open as another
         peft.PeftModel.from_pretrained(tiny.fresh("llama"), tmp_path)
 
@@ -109,7 +113,7 @@ def test_the_config_opens_in_peft_with_equal_fields(method, tmp_path):
         config = peft.PeftConfig.from_pretrained(tmp_path)
     method = model.peftlab.methods["default"]
     assert config.peft_type == method.peft_type and config.inference_mode is True
-    own = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)} | method.bookkeeping
+    own = {name: getattr(method, name) for name in method.fields_in_file()} | method.bookkeeping
     for name, value in own.items():
         if name not in ("bookkeeping", "modules_to_save") or hasattr(config, name):
             theirs = getattr(config, name, None)
@@ -555,7 +559,7 @@ def test_unknown_fields_that_change_nothing_pass(tmp_path):
 def test_every_field_of_pefts_config_is_supported_kept_or_refused(cls):
     """Each field, changed to something that matters, must be known here or refused: none may be dropped silently."""
     config_class = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(cls.peft_type)]
-    small = {"num_virtual_tokens": 2, "adapter_len": 2, "adapter_layers": 1}
+    small = {"num_virtual_tokens": 2, "adapter_len": 2, "adapter_layers": 1, "token_indices": [3]}
     needed = {name: value for name, value in small.items() if name in config_class.__dataclass_fields__}
     if cls.__name__ == "CPT":
         needed = {"task_type": "CAUSAL_LM"}

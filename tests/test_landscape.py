@@ -96,11 +96,11 @@ def test_a_named_paper_has_the_title_it_has_in_the_bibliography(entry):
 
 
 def test_a_method_that_gets_built_takes_the_place_of_its_name(monkeypatch):
-    class BitFit(LNTuning):
+    class UniPELT(LNTuning):
         card = dataclasses.replace(LNTuning.card, formula="from the card")
 
-    monkeypatch.setattr(landscape, "METHODS", [*METHODS, BitFit])
-    found = [entry for entry in landscape.entries() if entry.name == "BitFit"]
+    monkeypatch.setattr(landscape, "METHODS", [*METHODS, UniPELT])
+    found = [entry for entry in landscape.entries() if entry.name == "UniPELT"]
     assert [(entry.built, entry.formula) for entry in found] == [(True, "from the card")]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -15,20 +13,11 @@ from peftlab.course import linear_fit
 from peftlab.course.questions import lesson_03
 from peftlab.errors import PeftLabError
 from peftlab.methods import Houlsby, LoRA
-from peftlab.show import adapter_figures, plots
+from peftlab.show import adapter_figures
 from peftlab.tasks.datasets import Split
 from tests import tiny
 
-
-@pytest.fixture(autouse=True)
-def no_window():
-    backend = mpl.get_backend()
-    plt.switch_backend("agg")
-    with mpl.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
-    plt.switch_backend(backend)
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 def tokenizer(texts, padding=True, **_):
@@ -154,8 +143,9 @@ def test_latency_draws_every_stored_ratio():
     left, right = adapter_figures.latency(stored).axes
     drawn = sorted(float(line.get_xdata()[0]) for line in left.get_lines()[:-1])
     cells = adapter_figures.places_measured(stored, "minilm")
-    wanted = sorted(adapter_figures.ratio(stored, cell, v) for cell in cells for v in adapter_figures.VARIANTS)
-    assert drawn == pytest.approx(wanted) and len(right.get_lines()) == 1 + 8 * 3
+    wanted = sorted(r for cell in cells for v in adapter_figures.VARIANTS
+                    for r in adapter_figures.ratios(stored, cell, v))  # fmt: skip
+    assert len(wanted) == 8 * 8 * 2 and drawn == pytest.approx(wanted) and len(right.get_lines()) == 1 + 8 * 3 * 2
 
 
 def test_short_names_tell_the_places_apart():
@@ -166,3 +156,19 @@ def test_short_names_tell_the_places_apart():
 def test_predictions_hold_for_what_is_stored():
     truths = {each.name: each.found() for each in lesson_03.PREDICTIONS}
     assert abs(lesson_03.points_without_f()) < 1.5 or truths["without_f"] != 2
+
+
+def test_the_stored_runs_stand_behind_the_live_ones():
+    stored = Results.load("adapter_widths")
+    runs = adapter_figures.runs(stored, "houlsby", 16)
+    live = dict.fromkeys(runs[0]["explained"], 0.9)
+    left, right = adapter_figures.explained(live, live, stored).axes
+    for ax, key in ((left, "explained"), (right, "explained_verses")):
+        drawn = [list(line.get_ydata()) for line in ax.get_lines()[: len(runs)]]
+        assert drawn == [list(run[key].values()) for run in runs]
+        low, high = ax.get_ylim()
+        assert all(low < value < high for each in drawn for value in each)  # nothing falls out of the picture
+    (ax,) = adapter_figures.units({site: [0.1] * 16 for site in live}, stored).axes
+    assert sum(len(line.get_ydata()) for line in ax.get_lines()[:-2]) == 576 + 12 * 16
+    kept = adapter_figures.same_answers(stored)
+    assert 1 > kept["map"] > kept["mean"] > kept["nothing"]

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from peftlab.course import luck
 from peftlab.course.exercise import exercise, judge
 from peftlab.errors import PeftLabError
-from peftlab.show import luck_figures, plots
+from peftlab.show import luck_figures
 from peftlab.tasks import datasets, models
 from peftlab.tasks.metrics import wilson_interval
 
-
-@pytest.fixture(autouse=True)
-def no_window():
-    backend = mpl.get_backend()
-    plt.switch_backend("agg")
-    with mpl.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
-    plt.switch_backend(backend)
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 LABELS = torch.tensor([2, 0, 1, 0, 2, 1, 2, 0])
@@ -86,6 +75,9 @@ def test_the_figure_shows_every_seed_and_wilsons_interval():
     assert list(dots.get_xdata()) == [0.8, 0.9]
     assert list(bar.get_xdata()) == pytest.approx(wilson_interval(170, 200))
     assert dots.get_marker() != bar.get_marker()
+    assert list(dots.get_ydata()) == [-0.12, -0.12]
+    equal = ax.lines[2].get_ydata()
+    assert equal[1] == pytest.approx(equal[0] - 0.08), "two equal ones would look like one"
     with pytest.raises(PeftLabError, match="at least one run"):
         luck_figures.seeds_and_rows({"a": []}, rows=200)
 

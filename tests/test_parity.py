@@ -19,6 +19,7 @@ from torch import nn
 import peftlab
 from peftlab import checkpoint, parity, surgery
 from peftlab.methods import (
+    BEFT,
     CPT,
     IA3,
     OFT,
@@ -30,6 +31,9 @@ from peftlab.methods import (
     PrefixTuning,
     PromptTuning,
     PTuning,
+    SHiRA,
+    Supertuning,
+    TrainableTokens,
     VeRA,
 )
 from peftlab.methods.additive.cartridge import FrozenStartPrefix
@@ -45,6 +49,9 @@ from peftlab.methods.reparam.lora import LoRAConv2d, LoRALinear
 from peftlab.methods.reparam.oft import Rotation
 from peftlab.methods.reparam.vera import VeRALinear
 from peftlab.methods.selective.layer_norm import NORMS
+from peftlab.methods.selective.shira import SHiRALinear
+from peftlab.methods.selective.supertuning import SuperLinear
+from peftlab.methods.selective.trainable_tokens import TokensLayer
 from peftlab.targeting import LORA_DEFAULTS
 from tests import tiny
 
@@ -69,6 +76,12 @@ METHODS = {
     "vera": VeRA(r=5),
     "vera-without-bases-in-file": VeRA(r=5, save_projection=False, projection_prng_key=7, d_initial=0.3),
     "layer-norm": LNTuning(),
+    "shira": SHiRA(r=3),
+    "shira-everywhere-by-seed": SHiRA(r=2, random_seed=5, target_modules="all-linear"),
+    "supertuning": Supertuning(sparsity=0.9),
+    "supertuning-smallest-and-not-saved": Supertuning(sparsity=0.75, select_top=False, save_precomputed_indices=False),
+    "beft": BEFT(),
+    "trainable-tokens": TrainableTokens(token_indices=[14, 50, 85]),
     "ia3": IA3(),
     "ia3-all-linear-random": IA3(target_modules="all-linear", init_ia3_weights=False),
     "prompt": PromptTuning(num_virtual_tokens=3),
@@ -83,6 +96,9 @@ METHODS = {
 }
 NOT_HERE = {("gpt2", "oft"), ("gpt2", "oft-inverse-by-blocks")}  # Conv1D: peft's OFT does not know it either
 NOT_HERE |= {("bert", "llama-adapter")}  # nor does peft's
+NOT_HERE |= {("gpt2", name) for name in METHODS if name.startswith(("shira", "supertuning", "beft"))}  # Conv1D again
+NOT_HERE |= {("llama", "beft")}  # all but merging, which peft refuses: see test_selective.py
+NOT_HERE |= {("bert", "trainable-tokens")}  # peft's takes no head along
 MATRIX = [(model, method) for model in ("llama", "gpt2", "bert") for method in METHODS]
 MATRIX = [pair for pair in MATRIX if pair not in NOT_HERE]
 
@@ -724,6 +740,24 @@ def prompt_trained_on(self, kwargs, right=Prompt.on_inputs):
     return changed
 
 
+def rows_and_columns_swapped(self):
+    j, i = self.shira_indices.long()
+    return i * self.site.in_features + j
+
+
+def replaced_not_added(self, own, tensor):
+    return tensor.flatten().scatter(0, self.flat(), self.shira_weight).view(tensor.shape)
+
+
+def one_place_off(self, own, tensor):
+    places = (self.supertuning_indices.long() + 1) % tensor.numel()
+    return tensor.flatten().scatter_add(0, places, self.supertuning_values).view(tensor.shape)
+
+
+def rows_added(self, own, tensor):
+    return tensor.index_add(0, torch.tensor(self.tokens), self.shared.rows[self.which])
+
+
 ALL_BUT_THE_COUNT = {"P1", "P2", "P3", "P4", "P5"}
 SQUARE = LoRA(r=3, lora_alpha=7, target_modules=["q_proj", "o_proj"])
 MUTANTS = {
@@ -775,6 +809,18 @@ MUTANTS = {
     ),
     "cpt-without-its-ball": (
         CONTEXTS["one-example"], ContextPrompt, "project", without_a_ball, {"P1", "P2", "P3", "P5"}
+    ),
+    "shira-places-transposed": (
+        SHiRA(r=3, target_modules=["q_proj"]), SHiRALinear, "flat", rows_and_columns_swapped, ALL_BUT_THE_COUNT
+    ),
+    "shira-values-in-the-place-of-entries": (
+        METHODS["shira"], SHiRALinear, "changed", replaced_not_added, ALL_BUT_THE_COUNT
+    ),
+    "supertuning-one-place-off": (
+        METHODS["supertuning"], SuperLinear, "changed", one_place_off, ALL_BUT_THE_COUNT
+    ),
+    "tokens-added-not-replaced": (
+        METHODS["trainable-tokens"], TokensLayer, "changed", rows_added, ALL_BUT_THE_COUNT
     ),
     "prompt-counted-in-the-loss": (METHODS["prompt"], Prompt, "on_inputs", prompt_trained_on, {"P2", "P3"}),
 }

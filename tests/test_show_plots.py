@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -13,16 +11,7 @@ from peftlab.errors import PeftLabError
 from peftlab.show import palette, plots
 from peftlab.tasks.training import Run
 
-
-@pytest.fixture(autouse=True)
-def no_window():
-    backend = mpl.get_backend()
-    plt.switch_backend("agg")
-    with mpl.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
-    plt.switch_backend(backend)
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 def run(name: str, **facts) -> Run:

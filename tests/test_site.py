@@ -277,6 +277,8 @@ def test_the_page_side_by_side_holds_what_was_stored_and_leaves_out_what_was_not
     assert sorted(full.accuracies) == sorted(cells[f"full/{s}"]["accuracy"] for s in range(5))
     text = comparison.page(results)
     assert all(comparison.link(row) in text and row.name in comparison.described(shown) for row in shown)
+    below = comparison.below_the_head(shown, next(row for row in shown if row.name == "head only"))
+    assert "P-tuning" in below[0] and "IA³" not in below[0] and comparison.below_the_head(shown[:3], shown[-1]) == []
     fewer = side_by_side.rows({"scissors": results["scissors"]})
     assert {row.family for row in fewer} == {"baseline", "reparameterisation"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import matplotlib
 import pytest
 import torch
@@ -10,8 +12,10 @@ matplotlib.use("Agg")
 
 import peftlab
 from peftlab.bench.results import Results
+from peftlab.course.exercise import RIGHT, WRONG, exercise, judge
+from peftlab.course.exercises import lesson_04
 from peftlab.course.exercises.lesson_04x import share
-from peftlab.course.gates import heads
+from peftlab.course.gates import heads, sizes
 from peftlab.course.typed_prompt import attach_text
 from peftlab.errors import PeftLabError
 from peftlab.methods import LoRA, PromptTuning
@@ -152,3 +156,28 @@ def test_a_kept_adapter_opens_and_helps(name, numbers):
     peftlab.load(model, datasets.data_folder() / "adapters" / name, name=name)
     assert sum(p.numel() for p in model.peftlab.shared[name].parameters()) == numbers
     assert metrics.evaluate(model, tokenizer, rows, max_length=48).loss < alone - 1
+
+
+def test_labels_that_became_floating_point_numbers_are_refused():
+    def floats(P, X, mask, labels):
+        inputs, mask, _ = lesson_04.prepend(P, X, mask, labels)
+        return inputs, mask, torch.cat([-100 * torch.ones(len(X), len(P)), labels], dim=1)
+
+    verdict = judge(exercise("04.prepend"), floats)
+    assert verdict.state == WRONG and "floating-point" in verdict.says
+    assert judge(exercise("04.prepend"), lesson_04.prepend).state == RIGHT
+
+
+def test_sizes_of_the_two_parts_follow_the_values(loaded, model):
+    tokenizer = loaded[1]
+    attach_text(model, tokenizer, HEAD, "typed")
+    ids = tokenizer(QUESTION, return_tensors="pt")["input_ids"][0]
+    layers = [heads(model, ids, layer, "typed") for layer in range(2)]
+    found = sizes(layers)
+    assert set(found) == {"to the first one alone", "prefix's part", "text's part"}
+    by_hand = [torch.cat(layer.scores(), dim=-1).softmax(-1)[..., 0].mean().item() for layer in layers]
+    assert found["to the first one alone"] == pytest.approx(sum(by_hand) / 2)
+    with_values_doubled = [dataclasses.replace(layer, P_V=2 * layer.P_V) for layer in layers]
+    doubled = sizes(with_values_doubled)
+    assert doubled["prefix's part"] == pytest.approx(2 * found["prefix's part"], rel=1e-5)
+    assert doubled["text's part"] == pytest.approx(found["text's part"])

@@ -9,7 +9,7 @@ import peftlab
 from peftlab.errors import PeftLabError
 from peftlab.methods import PrefixTuning, PromptTuning
 from peftlab.tasks import models
-from peftlab.tasks.prompts import captured, start_from
+from peftlab.tasks.prompts import at_the_size_of, captured, start_from
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,16 @@ def test_a_projected_prefix_has_no_table_to_start_from(model):
             start_from(model, captured(model, torch.tensor([1, 2, 3])))
     finally:
         peftlab.detach(model)
+
+
+def test_noise_takes_the_size_of_each_layers_keys_and_values():
+    generator = torch.Generator().manual_seed(0)
+    noise, real = torch.randn(2, 7, 3 * 2 * 10, generator=generator)
+    real = real * torch.arange(1.0, 7.0).repeat_interleave(10) + 5  # six parts, each of another size
+    found = at_the_size_of(noise, real, layers=3)
+    assert torch.allclose(
+        found.unflatten(1, (6, 10)).std(dim=(0, 2)), real.unflatten(1, (6, 10)).std(dim=(0, 2)), rtol=1e-5
+    )
+    assert torch.allclose((found / noise).unflatten(1, (6, 10)).std(dim=(0, 2)), torch.zeros(6), atol=1e-5)
+    with pytest.raises(PeftLabError, match="one shape"):
+        at_the_size_of(noise, real[:, :-1], layers=3)

@@ -259,7 +259,7 @@ def test_a_lesson_has_a_file_exactly_when_it_is_written(the_map):
 
 def test_the_map_can_be_read_without_scripts(the_map):
     for text in (the_map.fallback_html(), the_map.fallback_text()):
-        assert "BitFit (not built yet)" in text and "73,728" in text and "JupyterLab" in text
+        assert "UniPELT (not built yet)" in text and "73,728" in text and "JupyterLab" in text
     assert len(the_map.twin().encode()) < 120_000
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from statistics import mean
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
@@ -15,19 +13,10 @@ import peftlab
 from peftlab.bench import adapters
 from peftlab.bench.results import Results
 from peftlab.methods import LoRA
-from peftlab.show import plots, work_figures
+from peftlab.show import work_figures
 from peftlab.surgery import adapted_modules
 
-
-@pytest.fixture(autouse=True)
-def no_window():
-    backend = mpl.get_backend()
-    plt.switch_backend("agg")
-    with mpl.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
-    plt.switch_backend(backend)
+pytestmark = pytest.mark.usefixtures("no_window")
 
 
 def test_latency_shows_gpu_and_cpu_on_one_scale():

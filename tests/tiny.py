@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from peftlab.methods import (
     METHODS,
+    BitFit,
     Compacter,
+    DiffPruning,
     Houlsby,
     LoRA,
     Method,
@@ -152,10 +154,18 @@ INSTEAD = {  # methods whose fields contradict the ones above, or say more
     "OFT": {"oft_block_size": 4},
     "Compacter": PHM,
     "CompacterPlusPlus": PHM,
+    "BitFit": {"add_missing": True},  # Llama has no biases
+    "FishMask": {"keep_ratio": 0.2, "scores": "random"},
+    "LTSFT": {"keep_ratio": 0.2, "scores": "random"},
+    "DiffPruning": {"alpha_init": 0.5},  # gates half open, so that all of them have gradients
+    "PartialTuning": {"target_modules": ["k_proj", "post_attention_layernorm"]},
+    "Supertuning": {"sparsity": 0.8},
+    "TrainableTokens": {"token_indices": [14, 50, 85]},
     "CPT": {"cpt_token_ids": [5, 9, 7], "cpt_tokens_type_mask": [1, 2, 4], "opt_projection_epsilon": 2.0},
 }
 TARGETS = {"conv": ["wide", "narrow", "head"]}
 NORMS = {"bert": ["LayerNorm"], "conv": ["norm"]}
+PARTS = {"gpt2": ["attn.c_attn", "ln_2"], "bert": ["attention.output"], "conv": ["narrow", "norm"]}
 
 
 def small(cls: type[Method], **fields: Any) -> Method:
@@ -181,6 +191,8 @@ def every_method() -> dict[str, Method]:
         "Pfeiffer-before-norm": Pfeiffer(original_ln_before=False, leave_out=[0], dropout=0.2),
         "ParallelAdapter-linear": ParallelAdapter(non_linearity="linear", target_modules=["q_proj", "down_proj"]),
         "Compacter-own-rules": Compacter(reduction_factor=4, phm_dim=3, phm_rank=2, shared_phm_rule=False),
+        "DiffPruning-pruned": DiffPruning(keep_ratio=0.2, scores="random"),
+        "BitFit-values": BitFit(target_modules=["v_proj", "down_proj"], add_missing=True),
         "PrefixTuning-network": PrefixTuning(num_virtual_tokens=3, prefix_projection=True, encoder_hidden_size=11),
     }
 

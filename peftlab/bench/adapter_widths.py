@@ -28,7 +28,7 @@ from peftlab.tasks import datasets, metrics, models
 
 SEEDS = (0, 1, 2)
 D = 384
-ARMS: dict[str, Any] = {  # the dense ones all with ReLU, so that only the place differs
+ARMS: dict[str, Any] = {  # with ReLU, but for Compacter, whose own default is GELU
     "houlsby": lambda m, f="relu": Houlsby(reduction_factor=D / m, non_linearity=f),
     "pfeiffer": lambda m: Pfeiffer(reduction_factor=D / m),
     "parallel": lambda m: ParallelAdapter(reduction_factor=D / m),
@@ -46,7 +46,7 @@ def run(results: Results) -> None:
     torch.set_num_threads(1)
     results.settings(
         **SETTINGS, seeds=list(SEEDS), candidates=CANDIDATES, chosen_at=CHOSEN_AT, data="wordnet_topics",
-        model="minilm", non_linearity="relu", threads=1,
+        model="minilm", non_linearity={arm: "gelu" if arm == "compacter" else "relu" for arm in ARMS}, threads=1,
     )  # fmt: skip
     data = datasets.load("wordnet_topics")
     base, tokenizer = models.load("minilm", num_labels=len(data.classes))
@@ -109,7 +109,8 @@ def merge_and_measure(start: Start, method: Method, lr: float, seed: int) -> dic
         return {**kept, "merged_exactly": metrics.accuracy(peftlab.merge(model), tokenizer, data.test)}
     fitted_on = linear_fit.recorded(model, tokenizer, data.validation)
     other_rows = linear_fit.recorded(model, tokenizer, data.test[:400])
-    other_text = linear_fit.recorded(model, tokenizer, linear_fit.verses(200))
+    verses = linear_fit.verses(200)
+    other_text = linear_fit.recorded(model, tokenizer, verses)
     fits = {site: linear_fit.fit(*fitted_on[site]) for site in fitted_on}
 
     def explained(tokens: dict[str, linear_fit.Tokens]) -> dict[str, float]:
@@ -122,6 +123,9 @@ def merge_and_measure(start: Start, method: Method, lr: float, seed: int) -> dic
     }
     truth, before = torch.tensor(data.test.labels), linear_fit.answers(model, tokenizer, data.test)
     after = {name: linear_fit.answers(each, tokenizer, data.test) for name, each in replaced.items()}
+    on_verses = {name: linear_fit.answers(each, tokenizer, verses) for name, each in replaced.items()}
+    before_verses = linear_fit.answers(model, tokenizer, verses)
+    constants = linear_fit.means(fitted_on)
     return {
         **kept,
         "tokens": len(next(iter(fitted_on.values()))[0]),
@@ -129,6 +133,12 @@ def merge_and_measure(start: Start, method: Method, lr: float, seed: int) -> dic
         "explained_verses": explained(other_text),
         "size": {site: round(linear_fit.relative_size(*other_rows[site]), 4) for site in fits},
         "units": linear_fit.units(model, other_rows),
+        "at_rest": linear_fit.at_rest(model, other_rows),
+        "left_over": {
+            name: {site: round(linear_fit.left_over(of[site], *other_rows[site]), 4) for site in of}
+            for name, of in (("map", fits), ("mean", constants))
+        },
+        "same_answer_verses": {n: float((found == before_verses).float().mean()) for n, found in on_verses.items()},
         "replaced_by": {name: float((found == truth).float().mean()) for name, found in after.items()},
         "same_answer": {name: float((found == before).float().mean()) for name, found in after.items()},
     }

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -139,12 +140,16 @@ def judge(task: Exercise, answer: Any) -> Verdict:
     case, a, b = next(
         (c, a, b) for c, a, b in zip(task.cases(), found, wanted, strict=True) if not _equal(a, b, task.tolerance)
     )
-    return Verdict(WRONG, _explain_error(a, case) if isinstance(a, _Raised) else _explain_difference(a, b, case))
+    if isinstance(a, _Raised):
+        return Verdict(WRONG, _explain_error(a, case))
+    return Verdict(WRONG, _explain_difference(a, b, case, task.tolerance))
 
 
 def _blank(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_blank(each) for each in value.values())
+    if isinstance(value, tuple | list):
+        return any(each is Ellipsis for each in value)
     return value is Ellipsis or value is None or value is NotImplemented
 
 
@@ -175,12 +180,25 @@ def _outcomes(answer: Any, task: Exercise) -> list[Any]:
     outcomes = []
     for case, untouched in zip(task.cases(), task.cases(), strict=True):
         try:
-            outcomes.append(_compared(answer, task)(*case) if callable(answer) else answer)
-            if not all(_equal(a, b, 0.0) for a, b in zip(case, untouched, strict=True)):
+            value = _compared(answer, task)(*case) if callable(answer) else answer
+            if not _untouched(case, untouched):
                 raise InputChanged
+            outcomes.append(value)
         except Exception as error:  # noqa: BLE001
             outcomes.append(_Raised(error))
     return outcomes
+
+
+def _untouched(a: Any, b: Any) -> bool:
+    """The same to the last bit; unlike `_equal`, this lets an input hold -inf or NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        same = a.shape == b.shape and a.dtype == b.dtype
+        return same and bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is not equal to itself
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_untouched(a[key], b[key]) for key in b)
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(_untouched(x, y) for x, y in zip(a, b, strict=True))
+    return _equal(a, b, 0.0)
 
 
 def _compared(answer: Callable, task: Exercise) -> Callable:
@@ -209,11 +227,14 @@ def _equal(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(b, bool) or isinstance(a, bool) or isinstance(b, str):
         return a == b and isinstance(a, bool) == isinstance(b, bool)
     if isinstance(b, int | float):
+        if isinstance(a, np.generic) or (isinstance(a, Tensor) and a.ndim == 0):  # a sum of counts may be one of these
+            a = a.item()
         return isinstance(a, int | float) and abs(a - b) <= tolerance * max(1.0, abs(b))
     return a == b
 
 
-def _explain_difference(a: Any, b: Any, case: tuple) -> str:
+def _explain_difference(a: Any, b: Any, case: tuple, tolerance: float) -> str:
+    """What is wrong with a, where b is wanted. Of several values, the first that differs is explained."""
     shapes = ", ".join(str(tuple(x.shape)) for x in case if isinstance(x, Tensor))
     given = f" for inputs of shapes {shapes}" if shapes else ""
     if isinstance(b, Tensor) and not isinstance(a, Tensor):
@@ -223,11 +244,18 @@ def _explain_difference(a: Any, b: Any, case: tuple) -> str:
     if isinstance(b, Tensor) and a.is_complex() and not b.is_complex():
         return f"Your numbers are complex{given}, real ones are wanted: is there a root of a negative number?"
     if isinstance(b, Tensor):
-        return f"The shape is right, the values are not: largest difference {float((a - b).abs().max()):.2g}{given}."
+        wide = torch.complex128 if b.is_complex() else torch.float64
+        largest = float((a.to(wide) - b.to(wide)).abs().max())
+        return f"The shape is right, the values are not: largest difference {largest:.2g}{given}."
     if isinstance(b, dict) and isinstance(a, dict):
         if a.keys() != b.keys():
             return f"The keys should be {', '.join(map(repr, b))}; yours are {', '.join(map(repr, a)) or 'none'}."
-        return f"Not right yet: {', '.join(repr(key) for key in b if not _equal(a[key], b[key], 0.0))}."
+        return f"Not right yet: {', '.join(repr(key) for key in b if not _equal(a[key], b[key], tolerance))}."
+    if isinstance(b, tuple | list):
+        if not isinstance(a, tuple | list) or len(a) != len(b):
+            return f"{len(b)} values are wanted, in a {type(b).__name__}; you return {described(a)}."
+        first = next(i for i in range(len(b)) if not _equal(a[i], b[i], tolerance))
+        return f"Value {first + 1} of {len(b)}: {_explain_difference(a[first], b[first], case, tolerance)}"
     if isinstance(b, str) and isinstance(a, str) and case != ():
         return f"For {', '.join(map(repr, case))} it gives {a!r}; wanted is {b!r}."
     return f"The value is not right{given}."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
@@ -79,3 +81,19 @@ def heads(model: nn.Module, ids: Tensor, layer: int, name: str = "default") -> H
     groups = q.shape[1] // k.shape[1]
     K, V, P_K, P_V = (each.repeat_interleave(groups, dim=0) for each in (k[0], v[0], P_K, P_V))
     return Heads(seen["x"][0], q[0], K, V, P_K, P_V, by_head(seen["out"])[0], seen["cos"][0], seen["sin"][0])
+
+
+def sizes(layers: Sequence[Heads]) -> dict[str, float]:
+    """How much attention the first virtual token gets, and how long the two parts of a head's output are.
+
+    A head's output is the prefix's values plus the text's, each weighted by attention. Lengths are Euclidean norms of
+    the two sums. Means over all layers, heads and tokens.
+    """
+    found: dict[str, list[float]] = {"to the first one alone": [], "prefix's part": [], "text's part": []}
+    for layer in layers:
+        weights = torch.cat(layer.scores(), dim=-1).softmax(-1)  # (H, T, n + T)
+        n = layer.P_K.shape[1]
+        lengths = [part.norm(dim=-1) for part in (weights[..., :n] @ layer.P_V, weights[..., n:] @ layer.V)]
+        for values, each in zip(found.values(), (weights[..., 0], *lengths), strict=True):
+            values.append(each.mean().item())
+    return {name: mean(values) for name, values in found.items()}

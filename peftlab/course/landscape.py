@@ -186,10 +186,14 @@ NEEDED: dict[str, dict[str, Any]] = {
     "MultitaskPromptTuning": {"num_virtual_tokens": VIRTUAL_TOKENS, "num_tasks": 8},
     "CPT": {key: [1] * VIRTUAL_TOKENS for key in ("cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask")},
     "LlamaAdapter": {"adapter_len": 10, "adapter_layers": 2},
+    "FishMask": {"scores": "random"},  # how many train does not depend on which
+    "LTSFT": {"scores": "random"},
+    "PartialTuning": {"target_modules": r".*(attention\.output\.dense|o_proj)"},  # the attention's last matrix
+    "TrainableTokens": {"token_indices": list(range(VIRTUAL_TOKENS))},
 }
 # The fields that decide how many numbers train, shown beside the count.
 SIZES = ("r", "oft_block_size", "reduction_factor", "num_virtual_tokens", "num_frozen_tokens", "num_tasks", "phm_dim")
-SIZES += ("encoder_hidden_size", "adapter_len", "adapter_layers")
+SIZES += ("encoder_hidden_size", "adapter_len", "adapter_layers", "keep_ratio", "sparsity", "num_layers")
 MODELS = {"MiniLM": "all-minilm-l6-v2", "SmolLM2": "smollm2-135m", "Llama 2 7B": "llama-2-7b"}
 
 

@@ -79,6 +79,12 @@ def explained(found: Map, h: Tensor, added: Tensor) -> float:
     return float(1 - left / (added - added.mean(0)).double().square().sum())
 
 
+def left_over(found: Map, h: Tensor, added: Tensor) -> float:
+    """The share of Σ‖Δh‖² that M h + c leaves. Unlike R² it counts the mean as something to be explained."""
+    M, c = found
+    return float((added - (h @ M.T + c)).double().square().sum() / added.double().square().sum())
+
+
 def relative_size(h: Tensor, added: Tensor) -> float:
     """‖Δh‖ / ‖h‖ over all tokens."""
     return float(added.norm() / h.norm())
@@ -105,6 +111,16 @@ def units(model: nn.Module, tokens: Mapping[str, Tokens]) -> dict[str, list[floa
         with torch.no_grad():
             on = adapter.adapter_down(tokens[site][0]) > 0
         shares[site] = sorted(round(float(share), 4) for share in on.float().mean(0))
+    return shares
+
+
+def at_rest(model: nn.Module, tokens: Mapping[str, Tokens]) -> dict[str, float]:
+    """For every adapter, the share of tokens at which none of its ReLUs is on: there it adds b_up and nothing else."""
+    shares = {}
+    for site, adapter in adapters_behind(model).items():
+        with torch.no_grad():
+            on = (adapter.adapter_down(tokens[site][0]) > 0).any(dim=1)
+        shares[site] = round(1 - float(on.float().mean()), 4)
     return shares
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -95,6 +96,9 @@ class Adapter(nn.Module):
         """Own tensor name -> its name in the file, after the method's `file_prefix` and the site."""
         return {name: name for name in self.state_dict()}
 
+    def after_loading(self) -> None:
+        """Raise CheckpointError if what a file has put into the own tensors makes no sense here (indices, say)."""
+
 
 class Overlay(Adapter):
     """The same layer, with tensors of its own in the place of some of its parameters. The base is never touched."""
@@ -146,6 +150,47 @@ class Copy(Adapter):
 
     def file_names(self) -> dict[str, str]:
         return {name: f"{self.prefix}{name.removeprefix('copy.')}" for name in self.state_dict()}
+
+
+class Delta(Adapter):
+    """The same layer with a change of its own parameters. Several add up, innermost first. The base is never touched.
+
+    Subclasses set `names`, the parameters that change, and say in `changed` what becomes of one of them.
+    """
+
+    names: tuple[str, ...] = ("weight",)
+
+    def changed(self, own: str, tensor: Tensor) -> Tensor:
+        """What the layer has in the place of `tensor`, its parameter `own` (with the changes further in, if any)."""
+        raise NotImplementedError
+
+    def check_beside(self, other: Delta) -> None:
+        """Raise PeftLabError if both cannot be active at once."""
+
+    def forward(self, inner: Any, *args: Any, **kwargs: Any) -> Any:
+        changes = [self]
+        while isinstance(inner, functools.partial):  # `use` has seen to it that these are changes too
+            changes.append(inner.func)
+            inner = inner.args[0]
+        module, tensors = self.site.module, {}
+        if not surgery.is_dense(module):  # codes cannot change; the numbers that they stand for can
+            W, b = surgery.dense(module)
+            for delta in reversed(changes):
+                W = delta.changed("weight", W)
+            return F.linear(args[0], W, b)
+        for delta in reversed(changes):
+            for own in delta.names:
+                tensors[own] = delta.changed(own, tensors[own] if own in tensors else module._parameters[own])
+        return functional_call(module, tensors, args, kwargs)
+
+    def merge_into(self, module: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            if not surgery.is_dense(module):
+                W, b = surgery.dense(module)
+                return surgery.with_dense(module, self.changed("weight", W), b)
+            return surgery.with_tensors(
+                module, {own: self.changed(own, module._parameters[own]) for own in self.names}
+            )
 
 
 class Chain(Adapter):
@@ -238,6 +283,10 @@ class Method:
         """The method to build when every tensor will come from a file."""
         return self
 
+    def for_file(self, tensors: Mapping[str, Tensor]) -> Method:
+        """The same, where the file itself says how large they are (sparse ones). tensors: all that the file holds."""
+        return self.for_loading()
+
     def prepare(self, model: nn.Module) -> Method:
         """This method with everything that depends on the model written out. Called once, by `attach`."""
         from peftlab import hosts
@@ -248,7 +297,7 @@ class Method:
         if heads:
             kept = list(self.modules_to_save or [])
             self = dataclasses.replace(self, modules_to_save=kept + [head for head in heads if head not in kept])
-        if getattr(self, "target_modules", "") is None:
+        if getattr(self, "target_modules", "") is None and self.default_targets:
             self = dataclasses.replace(self, target_modules=default_targets(model, self.default_targets))
         return self
 
@@ -276,6 +325,10 @@ class Method:
         """The adapter for one site. Raises before anything is changed if the site does not fit."""
         raise NotImplementedError
 
+    def no_place(self, model: nn.Module) -> str:
+        """What to say where nothing of the model can be adapted."""
+        return f"{type(self).__name__} found no place in {type(model).__name__}"
+
     def parameters_at(self, site: Site) -> int:
         """Trainable parameters at one site, from the card's formula."""
         raise NotImplementedError
@@ -294,15 +347,21 @@ class Method:
 
     def to_config(self) -> dict[str, Any]:
         """The fields of an adapter_config.json, which peft opens if it has the method."""
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bookkeeping"}
+        own = {name: getattr(self, name) for name in self.fields_in_file()}
         own = {name: sorted(v) if isinstance(v, set) else v for name, v in own.items()}
         kind = {"peft_type": self.peft_type} if self.peft_type else {"peftlab_type": self.peftlab_type}
         return {**self.bookkeeping, **own, **kind, "inference_mode": True}
 
     @classmethod
+    def fields_in_file(cls) -> dict[str, dataclasses.Field]:
+        """The fields that adapter_config.json holds: all but those whose content the tensors' file holds (a mask)."""
+        fields = [f for f in dataclasses.fields(cls) if f.name != "bookkeeping" and f.metadata.get("in_file", True)]
+        return {f.name: f for f in fields}
+
+    @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Method:
         """Read the fields of an adapter_config.json; refuse what would change the result and is not supported."""
-        supported = {f.name: f for f in dataclasses.fields(cls) if f.name != "bookkeeping"}
+        supported = cls.fields_in_file()
         neutral = {**Method.NEUTRAL, **cls.NEUTRAL}
         kwargs, kept = {}, {}
         for name, value in config.items():
@@ -401,6 +460,11 @@ def check_common_fields(
     is_list = isinstance(modules_to_save, Collection) and not isinstance(modules_to_save, str)
     if modules_to_save is not None and not (is_list and all(isinstance(m, str) and m for m in modules_to_save)):
         raise ConfigError(f"{name}(modules_to_save={modules_to_save!r}): give a list of module names")
+
+
+def not_in_file(**kwargs: Any) -> Any:
+    """A field that adapter_config.json does not hold."""
+    return field(**kwargs, repr=False, compare=False, metadata={"in_file": False})
 
 
 def require_positive(method: Method, *names: str) -> None:

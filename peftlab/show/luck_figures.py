@@ -17,6 +17,8 @@ from peftlab.tasks.metrics import wilson_interval
 def seeds_and_rows(methods: Mapping[str, Sequence[float]], rows: int) -> Axes:
     """For each method, the accuracy of every seed as a dot, and under it Wilson's interval for their mean.
 
+    Equal accuracies stand on one another.
+
     methods: accuracies by name, one for each seed. rows: the number of test rows they were measured on.
     """
     if not methods or not all(methods.values()):
@@ -25,9 +27,10 @@ def seeds_and_rows(methods: Mapping[str, Sequence[float]], rows: int) -> Axes:
     for line, (name, accuracies) in enumerate(methods.items()):
         middle = mean(accuracies)
         low, high = wilson_interval(round(middle * rows), rows)
+        heights = [line - 0.12 - 0.08 * list(accuracies[:i]).count(each) for i, each in enumerate(accuracies)]
         dots = {"color": palette.BLUE, "marker": "o", "linestyle": "none", "markersize": 7, "alpha": 0.7}
         bar = {"color": palette.VERMILION, "linestyle": "-", "marker": "|", "markersize": 9, "linewidth": 2}
-        ax.plot(accuracies, [line - 0.12] * len(accuracies), label=None if line else "one dot for each seed", **dots)
+        ax.plot(accuracies, heights, label=None if line else "one dot for each seed", **dots)
         ax.plot([low, high], [line + 0.2] * 2, label=None if line else f"95 % interval from {rows:,} rows", **bar)
         ax.annotate(
             name, (0, line), xycoords=("axes fraction", "data"), xytext=(-6, 0), textcoords="offset points",

@@ -103,42 +103,17 @@ def rates(prompts: Mapping[str, Any], n: int = 20) -> Figure:
             ax.plot(list(runs), [min(loss, CEILING) for loss in losses], label=label, linestyle=palette.DASHES[index],
                     marker=palette.MARKERS[index], **line)  # fmt: skip
             high = [lr for lr, loss in zip(runs, losses, strict=True) if loss > CEILING]
-            ax.plot(high, [CEILING] * len(high), linestyle="none", marker="^", markerfacecolor="white", markersize=10,
-                    color=palette.LINES[index])  # fmt: skip
+            if high:
+                ax.plot(high, [CEILING] * len(high), linestyle="none", marker="^", markerfacecolor="white",
+                        markersize=10, color=palette.LINES[index], clip_on=False, in_layout=False)  # fmt: skip
         ax.set_xscale("log")
         ax.set_xlim(4e-4, 20)
         ax.set_xlabel("learning rate")
         ax.set_title(f"{kind}, {n} virtual tokens", fontsize=11)
-        ax.legend(loc="upper center", fontsize=8.5, ncols=2)
-    axes[0].set_ylim(2.8, 4.45)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8.5, ncols=2, frameon=False)
+    axes[0].set_ylim(2.8, CEILING)  # the open marks touch the upper edge
     axes[0].set_ylabel("validation loss (nats)")
     return figure
-
-
-RUNS = {
-    "prompt/random/20/0.004": "prompt, random start, LoRA's rate 0.004",
-    "prompt/random/20/0.3": "prompt, random start, rate 0.3",
-    "prompt/text/20/0.03": "prompt, from a text, rate 0.03",
-    "prefix/real/20/0.03": "prefix, from a text, rate 0.03",
-    "lora/r8/0/0.004": "LoRA, rate 0.004",
-}
-
-
-def curves(kept: Mapping[str, Any]) -> Axes:
-    """Training loss over the steps, means over stretches, of the runs of `kept_prompts` that are stored."""
-    _, ax = plt.subplots(figsize=(7.4, 4.4))
-    steps = kept["settings"]["steps"]
-    for index, (cell, label) in enumerate(RUNS.items()):
-        if cell not in kept["cells"]:
-            continue
-        losses = kept["cells"][cell]["training"]
-        each = steps / len(losses)
-        ax.plot([each * (i + 0.5) for i in range(len(losses))], losses, label=label, color=palette.LINES[index],
-                linestyle=palette.DASHES[index], marker=palette.MARKERS[index], markersize=4)  # fmt: skip
-    ax.set_xlabel("step (8 words each)")
-    ax.set_ylabel("training loss (nats)")
-    ax.legend(fontsize=9)
-    return ax
 
 
 def gates(shares: Tensor, layers: tuple[int, ...]) -> Figure:

@@ -56,3 +56,18 @@ def start_from(model: nn.Module, table: Tensor, name: str = "default") -> nn.Mod
         raise PeftLabError(f"the adapter's table is {tuple(own.shape)}, the one to start from {tuple(table.shape)}")
     own.copy_(table)
     return model
+
+
+def at_the_size_of(table: Tensor, real: Tensor, layers: int) -> Tensor:
+    """`table` with the standard deviation that `real` has, for the keys and the values of each layer apart.
+
+    Both (n, layers · 2 · kv_heads · d_h), laid out as in `captured`. Raises PeftLabError if their shapes differ or do
+    not divide by 2 · layers.
+    """
+    if table.shape != real.shape or table.shape[1] % (2 * layers):
+        raise PeftLabError(
+            f"two tables of one shape (n, {2 * layers} · width) are needed, not {tuple(table.shape)} and "
+            f"{tuple(real.shape)}"
+        )
+    parts, ours = real.unflatten(1, (2 * layers, -1)), table.unflatten(1, (2 * layers, -1))  # (n, 2 · layers, width)
+    return (ours * parts.std(dim=(0, 2), keepdim=True) / ours.std(dim=(0, 2), keepdim=True)).flatten(1)

@@ -29,6 +29,12 @@ NOT_MEASURED = {
     "3.2",
     "3.0",
     "3.4",
+    "7.4",  # a section of a paper
+    "1.6",  # 52 / 32
+    "4.3",  # offered
+    "4.7",  # three losses that a cell measures and asserts
+    "5.6",
+    "2.8",  # offered
 }
 
 
@@ -49,7 +55,6 @@ def leaderboard() -> list[str]:
     for arm in ("prompt/text/1", "prefix/real/20"):
         assert chosen(prompts, arm).lr == max(tried(prompts, arm))  # "the best rate was the highest we tried"
     random, default = chosen(prompts, "prompt/random/20"), chosen(prompts, "prefix/random/20")
-    assert abs(twenty.test - mean(lora) - 0.1) < 0.03  # "a tenth of a nat"
     assert cells["hand/32"]["tokens"] == 526 and prompts["settings"]["scales"][0]["steps"] == 180
     assert "one seed" in prompts["note"]
     return [
@@ -59,6 +64,7 @@ def leaderboard() -> list[str]:
         f"Twenty vectors reach {twenty.test:.2f}",
         f"reaches {prefix.test:.2f}, and LoRA with twice as many numbers has {mean(lora):.2f} too",
         f"Full fine-tuning has {mean(full):.2f}",
+        f"the gap from a random start was {random.test - mean(lora):.2f}",
         f"LoRA's three seeds differ by {max(lora) - min(lora):.2f}",
         f"No prompt {none:.2f}; one typed example {cells['hand/1']['test']:.2f}, eight {cells['hand/8']['test']:.2f}, "
         f"thirty-two {cells['hand/32']['test']:.2f}",
@@ -91,23 +97,18 @@ def sweep() -> list[str]:
     before = {s: tried(prompts, f"prefix/{s}/20")[0.01]["before"] for s in ("random", "real")}
     none = tasks["cells"]["base/define"]["loss"]
     assert 3 < before["random"] / none < 3.3  # "three times that of no prompt"
-    recovered = [run["validation"] < none - 1.5 for run in tried(prompts, "prefix/random/20").values()]
-    assert recovered == [False, True, False]  # "one rate of three recovers"
+    ends = sorted(run["test"] for run in tried(prompts, "prefix/random/20").values())
+    assert len(ends) == 3 and ends[0] == default.test and ends[1] < none < ends[2]  # "worse than no prompt"
     broken = tried(prompts, "prefix/projection/20")
     assert network.lr == 0.003 and broken[0.01]["validation"] > none  # "at the next higher rate it breaks"
-    d, width = (
-        3 * 64,
-        30 * 2 * 3 * 64,
-    )  # peft's network: an embedding, a hidden layer as wide, keys and values of 30 layers
-    numbers = 20 * d + d * (d + 1) + width * (d + 1)
     return [
         f"a test loss between {min(b.test for b in best.values()):.2f} and {max(b.test for b in best.values()):.2f}",
         f"The random start wanted {best['random'].lr:g}, LoRA in the same setting {min(lora):g}",
         f"the loss *before* training is {before['random']:.2f}",
-        f"to a test loss of {default.test:.2f}",
+        f"one ends at a test loss of {default.test:.2f}, one at {ends[1]:.2f}, and one at {ends[2]:.2f}",
         f"it begins at {before['real']:.2f} and ends at {real.test:.2f}",
-        f"here that gives {network.test:.2f}, with {numbers / 1e6:.2f} million numbers in training",
-        f"through a network {network.validation:.2f} at 0.001 and 0.003",
+        f"here that gives {network.test:.2f}, and at the next higher rate it breaks",
+        f"through a network {broken[0.001]['validation']:.2f} at 0.001, {broken[0.003]['validation']:.2f} at 0.003",
         f"falling to {real.validation:.2f} at 0.1; zeros at about {zero.validation:.2f}",
         "four starts, all between 2.95 and 3.15 from 0.003 to 3",
         f"peft's random start {default_runs[0.01]:.1f}, {default_runs[0.03]:.1f} and off the scale",
@@ -117,22 +118,18 @@ def sweep() -> list[str]:
 def kept() -> list[str]:
     cells, lora = Results.load("kept_prompts")["cells"], Results.load("adapters")["cells"]
     prompt, prefix = cells["prompt/text/20/0.03"], cells["prefix/real/20/0.03"]
-    random = cells["prompt/random/20/0.004"]
-    assert all(run["training"][1] < 3.4 for run in (prompt, prefix))  # "below 3.4 after twenty steps"
-    assert random["training"][0] > 5 and min(random["training"][:8]) > 3.4 > random["training"][7] - 0.01
-    assert min(random["training"][-2:]) > prompt["training"][1]  # "needs all 200 steps"
-    for others in (prompt, prefix):
-        assert all(a > b + 0.2 for a, b in zip(random["training"], others["training"], strict=True))  # "clearly above"
-    nearest = [row[0] for row in random["nearest"]]
-    assert [word for word, _ in nearest[:3]] == [" Che", " most", " dawn"]
-    assert 0.3 < random["test"] - prompt["test"] < 0.36  # "a third of a nat to go"
+    random, fast = cells["prompt/random/20/0.004"], cells["prompt/random/20/0.3"]
+    assert random["before"] == fast["before"]  # "from one random start"
+    nearest = [row[0] for row in fast["nearest"]]
+    assert [word for word, _ in nearest[:3]] == [" ideal", " <", "buff"]
+    assert 1.9 < fast["norms"][2] / fast["norms"][0] < 2.1  # "by twice their length"
     long, _, went = random["norms"]
     assert prompt["before"] == prefix["before"]  # "before training both had"
     sizes = {
         name: (data_folder() / "adapters" / name / "adapter_model.safetensors").stat().st_size
         for name in ("define_prompt", "define_prefix", "define")
     }
-    length, after, moved = prompt["norms"]
+    length, _, moved = prompt["norms"]
     assert moved > length  # "further than it was long"
     return [
         f"the three have {prompt['test']:.2f} (prompt), {prefix['test']:.2f} (prefix) and "
@@ -140,10 +137,10 @@ def kept() -> list[str]:
         f"{lora['base/define']['loss']:.2f}",
         f"{sizes['define_prompt'] / 1e3:.0f} kB, {sizes['define_prefix'] / 1e6:.1f} MB and "
         f"{sizes['define'] / 1e6:.1f} MB",
-        f"before training both had {prompt['before']:.2f}",
-        f"a vector is {after:.1f} long now, started with {length:.1f} and has moved by {moved:.1f}",
-        f"On the first hundred test words it ends at {random['test']:.2f}",
-        f"its vectors are {long:.1f} long and moved by {went:.1f}. That brought the loss from "
+        f"a vector started with a length of {length:.1f} and has moved by {moved:.1f}",
+        f"LoRA's rate ends at {random['test']:.2f}, a rate of 0.3 at {fast['test']:.2f}",
+        f"A start from a text with its best rate: {prompt['test']:.2f}",
+        f"its vectors, {long:.1f} long, moved by only {went:.1f}, and that brought the loss from "
         f"{random['before']:.2f} to {random['test']:.2f}",
         f"with cosines of {min(c for _, c in nearest):.2f} to {max(c for _, c in nearest):.2f}",
         f"{20 * 30 * 2 * 192 * 4 / 1e6:.1f} MB in 32 bits",
@@ -154,6 +151,8 @@ def latency() -> list[str]:
     works, batches, lengths = ("read", "write"), (1, 4, 16, 32), (20, 100)
     found = [lesson_04.extra(batch, n, work) for work in works for batch in batches for n in lengths]
     assert abs(lesson_04.extra(1, 20)) < 5  # the prediction: "not measurably longer"
+    signs = {batch: {lesson_04.extra(batch, n, w) > 0 for w in works for n in lengths} for batch in batches}
+    assert signs[4] == {True, False} and signs[16] == signs[32] == {True}
     return [
         f"change the time by {min(found):.0f} % to +{max(found):.0f} %",
         f"We measured {lesson_04.extra(1, 20):+.1f} %",

@@ -59,6 +59,18 @@ def _no_b_up(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
     return adapter_forward(h, W_down, b_down, W_up, torch.zeros_like(b_up))
 
 
+def _b_down_after_relu(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
+    return h + (torch.relu(h @ W_down.T) + b_down) @ W_up.T + b_up
+
+
+def _relu_twice(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
+    return h + torch.relu(torch.relu(h @ W_down.T + b_down) @ W_up.T + b_up)
+
+
+def _relu_and_relu_on_all(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
+    return torch.relu(adapter_forward(h, W_down, b_down, W_up, b_up))
+
+
 def _gelu(h, W_down, b_down, W_up, b_up):  # noqa: ANN001, ANN202
     return h + torch.nn.functional.gelu(h @ W_down.T + b_down) @ W_up.T + b_up
 
@@ -69,7 +81,7 @@ HOULSBY, PFEIFFER, WIDEST = "Houlsby, m = 16", "Pfeiffer, m = 16", "widest Pfeif
 PARAMETERS = {HOULSBY: 152_256, PFEIFFER: 76_128, WIDEST: 32}
 
 
-def _counts(houlsby: int, pfeiffer: int, widest: int) -> dict[str, int]:
+def _counts(houlsby: int, pfeiffer: int, widest: float) -> dict[str, float]:
     return {HOULSBY: houlsby, PFEIFFER: pfeiffer, WIDEST: widest}
 
 
@@ -115,6 +127,22 @@ def _bias_without_itself(W, b, M, c):  # noqa: ANN001, ANN202
     return W + M @ W, M @ b + c
 
 
+def _from_the_right(W, b, M, c):  # noqa: ANN001, ANN202
+    return W + M @ W, b + b @ M + c
+
+
+def _c_through_M(W, b, M, c):  # noqa: ANN001, ANN202, N802
+    return W + M @ W, b + M @ (b + c)
+
+
+def _h_lost_in_weight(W, b, M, c):  # noqa: ANN001, ANN202
+    return M @ W, b + M @ b + c
+
+
+def _c_with_b(W, b, M, c):  # noqa: ANN001, ANN202
+    return W + M @ W, (b + c) + M @ (b + c)
+
+
 def _only_weight(W, b, M, c):  # noqa: ANN001, ANN202
     return W + M @ W, b
 
@@ -139,6 +167,9 @@ EXERCISES = [
             Mutant(_no_relu, "The nonlinearity is missing: what you have is one matrix, in two steps."),
             Mutant(_no_b_down, "b_down is missing. It decides where each ReLU begins."),
             Mutant(_no_b_up, "b_up is missing."),
+            Mutant(_b_down_after_relu, "b_down comes too late. It is added before ReLU and decides where each begins."),
+            Mutant(_relu_twice, "One ReLU too many: on the m numbers yes, on what comes up again no."),
+            Mutant(_relu_and_relu_on_all, "One ReLU, on the m numbers. The sum is not bent any more."),
             Mutant(_gelu, "That is GELU. Here f is ReLU."),
         ),
     ),
@@ -154,10 +185,16 @@ EXERCISES = [
         ),
         mutants=(
             Mutant(_counts(147_456, 73_728, 32), "The biases are missing: b_down has m numbers, b_up has d."),
+            Mutant(_counts(147_648, 73_824, 32), "b_up is missing: one number for each of the 384 that come out."),
+            Mutant(_counts(152_064, 76_032, 32), "b_down is missing: one number for each unit of the bottleneck."),
+            Mutant(_counts(161_472, 85_344, 32), "You count the LayerNorms too. Neither library trains them here."),
             Mutant(
                 _counts(12_688, 12_688, 32),
                 "That is one adapter. Six blocks have six or twelve.",
             ),
+            Mutant(_counts(147_840, 73_920, 32), "b_up has as many numbers as come out: d, not m."),
+            Mutant(_counts(156_672, 78_336, 33), "b_down has as many numbers as the bottleneck: m, not d."),
+            Mutant(_counts(78_528, 39_264, 32), "One matrix is missing: W_down and W_up are equally large."),
             Mutant(_counts(25_376, 12_688, 32), "That is one block. MiniLM has six."),
             Mutant(_counts(76_128, 76_128, 16), "Houlsby has two adapters in every block, Pfeiffer one."),
             Mutant(_counts(156_876, 80_748, 32), "You count the head too, 12 · 384 + 12 numbers. Leave it out here."),
@@ -165,6 +202,9 @@ EXERCISES = [
                 _counts(152_256, 76_128, 33),
                 "33 is too wide: 6 · (769 · 33 + 384) = 154,566.",
             ),
+            Mutant(_counts(152_256, 76_128, 32.5), "A width is a whole number. Round down: it may not train more."),
+            Mutant(_counts(152_256, 76_128, 24_992 / 769), "Nearly: a width is a whole number, so round down."),
+            Mutant(_counts(152_256, 76_128, 12), "12 is d / m, the reduction_factor. Asked is the width m."),
             Mutant(_counts(152_256, 76_128, 31), "One more fits: count the biases of six adapters, not of twelve."),
             Mutant(
                 _counts(152_256, 76_128, 16),
@@ -188,7 +228,7 @@ EXERCISES = [
         tolerance=1e-5,
         hints=(
             "Write h = W x + b, then h + M h + c, and multiply out. What stands before x is the new weight.",
-            "What does not have an x is the new bias: b, M b and c.",
+            "M reads h, of d numbers, so it stands in front of W: M @ W. What has no x is the bias: b, M b and c.",
         ),
         mutants=(
             Mutant(_without_identity, "h itself is lost: the layer gives h + M h + c, not M h + c alone."),
@@ -198,6 +238,10 @@ EXERCISES = [
             Mutant(_transposed, "M is transposed. For one token it is M @ h, and M @ W for the weight."),
             Mutant(_bias_without_itself, "The new bias has M b and c. The old b itself is missing."),
             Mutant(_only_weight, "The weight is right. The bias changes too."),
+            Mutant(_from_the_right, "b @ M is M transposed times b. Here it is M @ b."),
+            Mutant(_h_lost_in_weight, "The bias is right. In the weight, h itself is lost."),
+            Mutant(_c_with_b, "c comes last: it is added once, and M does not act on it."),
+            Mutant(_c_through_M, "c is added after M: it does not go through it."),
         ),
     ),
 ]

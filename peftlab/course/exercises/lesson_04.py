@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
-from peftlab.course.exercise import Exercise, Mutant
+from peftlab.course.exercise import Exercise, Mutant, WrongForm
 
 
 def _generator() -> torch.Generator:
@@ -54,6 +57,16 @@ def _heads_mixed(cache):  # noqa: ANN001, ANN202
     return pairs.permute(3, 0, 1, 4, 2).flatten(1)
 
 
+def _each_as_it_lies(cache):  # noqa: ANN001, ANN202
+    n = cache[0][0].shape[2]
+    return torch.cat([part[0].reshape(n, -1) for pair in cache for part in pair], dim=1)
+
+
+def _head_by_head(cache):  # noqa: ANN001, ANN202
+    pairs = torch.stack([torch.stack([keys[0], values[0]]) for keys, values in cache])
+    return pairs.permute(3, 0, 2, 1, 4).flatten(1)
+
+
 def _last_layer(cache):  # noqa: ANN001, ANN202
     return table(cache[-1:])
 
@@ -91,7 +104,9 @@ def _prepend_cases() -> list[tuple]:
         labels[:, 0] = -100
         return torch.randn(n, d, generator=g), torch.randn(batch, T, d, generator=g), mask, labels
 
-    return [case(2, 4, 3, 5), case(3, 5, 1, 4), case(1, 3, 6, 2)]
+    P, X, mask, labels = case(2, 5, 2, 3)
+    padded_in_front = P, X, mask.flip(1), labels.flip(1)  # so that a first column is no filling
+    return [case(2, 4, 3, 5), case(3, 5, 1, 4), case(1, 3, 6, 2), padded_in_front]
 
 
 def _behind(P, X, mask, labels):  # noqa: ANN001, ANN202
@@ -107,6 +122,20 @@ def _mask_as_it_was(P, X, mask, labels):  # noqa: ANN001, ANN202
 def _labels_as_they_were(P, X, mask, labels):  # noqa: ANN001, ANN202
     inputs, mask, _ = prepend(P, X, mask, labels)
     return inputs, mask, labels
+
+
+def _all_ones(P, X, mask, labels):  # noqa: ANN001, ANN202
+    inputs, widened, labels = prepend(P, X, mask, labels)
+    return inputs, torch.ones_like(widened), labels
+
+
+def _first_column(P, X, mask, labels):  # noqa: ANN001, ANN202
+    inputs, _, labels = prepend(P, X, mask, labels)
+    return inputs, torch.cat([mask[:, :1].expand(-1, len(P)), mask], dim=1), labels
+
+
+def _only_inputs(P, X, mask, labels):  # noqa: ANN001, ANN202
+    return prepend(P, X, mask, labels)[0]
 
 
 def _both_as_they_were(P, X, mask, labels):  # noqa: ANN001, ANN202
@@ -128,6 +157,23 @@ def _wide_behind(P, X, mask, labels):  # noqa: ANN001, ANN202
     inputs = prepend(P, X, mask, labels)[0]
     mask = torch.cat([mask, mask.new_ones(batch, n)], dim=1)
     return inputs, mask, torch.cat([labels, labels.new_full((batch, n), -100)], dim=1)
+
+
+def _same_and_whole_labels(answer: Callable) -> Callable:
+    """The loss takes whole numbers as labels, so labels of the right value are wrong as floating-point numbers."""
+
+    @wraps(answer)
+    def compared(P: Tensor, X: Tensor, mask: Tensor, labels: Tensor):  # noqa: ANN202
+        found = answer(P, X, mask, labels)
+        last = found[2] if isinstance(found, tuple | list) and len(found) == 3 else None
+        if isinstance(last, Tensor) and last.is_floating_point():
+            raise WrongForm(
+                "The labels became floating-point numbers, and the loss wants whole ones: "
+                "labels.new_full((batch, n), -100) keeps their kind."
+            )
+        return found
+
+    return compared
 
 
 def _added(P, X, mask, labels):  # noqa: ANN001, ANN202
@@ -167,6 +213,18 @@ EXERCISES = [
                 "A prompt stands before the first layer only. What the layers make of it is computed, not trained.",
             ),
             Mutant(
+                {"numbers in the prompt": 576, "numbers in the prefix": 11_520},
+                "That is for one virtual token. There are n = 20.",
+            ),
+            Mutant(
+                {"numbers in the prompt": 11_520, "numbers in the prefix": 345_600},
+                "In each layer there is a key and a value, each 3 · 64 wide, not one vector of 576.",
+            ),
+            Mutant(
+                {"numbers in the prompt": 11_520, "numbers in the prefix": 11_520},
+                "The prefix has its numbers in each of 30 layers.",
+            ),
+            Mutant(
                 {"numbers in the prompt": 46_080, "numbers in the prefix": 921_600},
                 "Those are bytes. The question is how many numbers are trained.",
             ),
@@ -188,6 +246,12 @@ EXERCISES = [
             "The token must come first: .permute(3, 0, 1, 2, 4). Then .flatten(1) makes one row of each token.",
         ),
         mutants=(
+            Mutant(
+                _each_as_it_lies,
+                "You reshape (heads, n, d_h) as it lies: a row then holds several tokens of one head. Bring n to the "
+                "front first.",
+            ),
+            Mutant(_head_by_head, "Within a layer, first the keys of all heads, then the values of all heads."),
             Mutant(_values_first, "In each layer, the keys come first and the values second."),
             Mutant(
                 _all_keys_then_all_values,
@@ -211,6 +275,7 @@ EXERCISES = [
         minutes=8,
         solution=prepend,
         cases=_prepend_cases,
+        compares=_same_and_whole_labels,
         tolerance=1e-6,
         hints=(
             "Three torch.cat along dim=1. P has no batch dimension yet: P.expand(batch, -1, -1).",
@@ -224,6 +289,9 @@ EXERCISES = [
                 "The labels are n positions short. A loss would compare each position with another's label.",
             ),
             Mutant(_both_as_they_were, "Mask and labels must grow too: one column for each of the n new positions."),
+            Mutant(_all_ones, "The padding must stay hidden: keep the old mask behind your ones."),
+            Mutant(_first_column, "The new columns of the mask are ones, not a copy of its first column."),
+            Mutant(_only_inputs, "Three things are wanted: inputs, mask and labels."),
             Mutant(_masked_out, "A 0 in the mask hides a position. Nothing would look at P."),
             Mutant(
                 _labels_zero,

@@ -54,6 +54,16 @@ def _without_exp(S_P, S):  # noqa: ANN001, ANN202
     return torch.sigmoid(S_P.sum(-1) - S.masked_fill(S.isinf(), 0).sum(-1))
 
 
+def _scores_as_weights(S_P, S):  # noqa: ANN001, ANN202
+    prefix, own = S_P.sum(-1), S.masked_fill(S.isinf(), 0).sum(-1)
+    return prefix / (prefix + own)
+
+
+def _each_by_itself(S_P, S):  # noqa: ANN001, ANN202
+    prefix, own = S_P.softmax(-1).sum(-1), S.softmax(-1).sum(-1)
+    return prefix / (prefix + own)
+
+
 def _best_key(S_P, S):  # noqa: ANN001, ANN202
     return torch.sigmoid(S_P.max(-1).values - S.max(-1).values)
 
@@ -94,6 +104,22 @@ def _values_transposed(W_q, P_K, P_V):  # noqa: ANN001, ANN202
     return as_adapter(W_q, P_K, P_V)[0], P_V.T
 
 
+def _both_transposed(W_q, P_K, P_V):  # noqa: ANN001, ANN202
+    return P_K @ W_q / W_q.shape[0] ** 0.5, P_V.T
+
+
+def _root_on_values(W_q, P_K, P_V):  # noqa: ANN001, ANN202
+    return W_q.T @ P_K.T, P_V / W_q.shape[0] ** 0.5
+
+
+def _times_root(W_q, P_K, P_V):  # noqa: ANN001, ANN202
+    return W_q.T @ P_K.T * W_q.shape[0] ** 0.5, P_V
+
+
+def _softmax_inside(W_q, P_K, P_V):  # noqa: ANN001, ANN202
+    return as_adapter(W_q, P_K, P_V)[0].softmax(-1), P_V
+
+
 def _swapped(W_q, P_K, P_V):  # noqa: ANN001, ANN202
     return W_q.T @ P_V.T / W_q.shape[0] ** 0.5, P_K
 
@@ -115,11 +141,13 @@ EXERCISES = [
             "Sum exp(S_P) over its last axis, and exp(S) over its own. exp(-inf) is 0, so hidden keys drop out.",
         ),
         mutants=(
-            Mutant(_of_the_input, "That is 1 - λ, what is left for the keys of the input."),
-            Mutant(_ratio, "You divide by the input's sum alone. A share divides by the sum of both."),
+            Mutant(_of_the_input, "That is 1 - λ, what is left for the text's own keys."),
+            Mutant(_ratio, "You divide by the sum over the text's own keys alone. A share divides by the sum of both."),
             Mutant(_by_count, "You count keys. A key weighs exp(score), not 1."),
             Mutant(_means, "Sums, not means: more keys take more of the attention."),
             Mutant(_without_exp, "The exp comes before the sum: Σ exp(score), not exp(Σ score)."),
+            Mutant(_scores_as_weights, "A key's weight is exp(score), not the score."),
+            Mutant(_each_by_itself, "Each softmax sums to 1 by itself. One common denominator is wanted."),
             Mutant(_best_key, "That is the largest key of each side alone. All of them count."),
         ),
     ),
@@ -140,6 +168,10 @@ EXERCISES = [
             Mutant(_without_root, "Divide by √d_h, not by d_h."),
             Mutant(_for_columns, "The rows of x are inputs, so W₁ stands right of x: (d, n)."),
             Mutant(_values_transposed, "W₂ takes n numbers to d_h: (n, d_h), as P_V is."),
+            Mutant(_both_transposed, "Both are transposed. They stand right of a row x: W₁ (d, n), W₂ (n, d_h)."),
+            Mutant(_root_on_values, "√d_h belongs to the scores, inside the softmax: into W₁."),
+            Mutant(_times_root, "Divide by √d_h, do not multiply."),
+            Mutant(_softmax_inside, "f is the softmax, and it comes after x W₁. W₁ itself is linear."),
             Mutant(_swapped, "Keys decide how much, values what is passed on. You swapped them."),
             Mutant(_without_W, "x must become a query first: W_q belongs into W₁."),
         ),

@@ -64,6 +64,29 @@ def _tokens_only(x: Tensor, W: Tensor, g: Tensor) -> Gradients:
     return dx, g.mT @ x, db
 
 
+def _first_dimension_only(x: Tensor, W: Tensor, g: Tensor) -> Gradients:
+    return g @ W, g.mT @ x, g.sum(0)
+
+
+def _last_rows_only(x: Tensor, W: Tensor, g: Tensor) -> Gradients:
+    return g @ W, g.mT @ x, g.sum(-2)
+
+
+def _three_dimensions(x: Tensor, W: Tensor, g: Tensor) -> Gradients:
+    """Right for (texts, tokens, d) alone; elsewhere the sums take away other dimensions, or one that is not there."""
+    return g @ W, (g.mT @ x).sum(0), g.sum((0, 1))
+
+
+def _weight_of_three_dimensions(x: Tensor, W: Tensor, g: Tensor) -> Gradients:
+    dx, _, db = linear_backward(x, W, g)
+    return dx, (g.mT @ x).sum(0), db
+
+
+def _bias_of_three_dimensions(x: Tensor, W: Tensor, g: Tensor) -> Gradients:
+    dx, dW, _ = linear_backward(x, W, g)
+    return dx, dW, g.sum((0, 1))
+
+
 def _weight_of_every_row(x: Tensor, W: Tensor, g: Tensor) -> Gradients:
     dx, _, db = linear_backward(x, W, g)
     return dx, g.unsqueeze(-1) * x.unsqueeze(-2), db
@@ -158,6 +181,9 @@ def _variant(
     momentum: bool = True,
     keeps_corrected: bool = False,
     fresh: bool = True,
+    eps: float = EPS,
+    decay_sign: float = 1.0,
+    power: Callable[[float, int], float] = pow,
 ) -> Callable:
     """AdamW with one thing changed."""
 
@@ -167,12 +193,12 @@ def _variant(
         t = t + late
         m = betas[0] * m + ((1 - betas[0]) if fresh else 1) * g
         v = betas[1] * v + ((1 - betas[1]) if fresh else 1) * (g**2 if squared else g)
-        m_hat = m / (1 - betas[0] ** t) if corrected_m else m
-        v_hat = v / (1 - betas[1] ** t) if corrected_v else v
+        m_hat = m / (1 - power(betas[0], t)) if corrected_m else m
+        v_hat = v / (1 - power(betas[1], t)) if corrected_v else v
         up = m_hat if momentum else g
-        down = (v_hat + EPS).sqrt() if eps_inside else (v_hat.sqrt() if rooted else v_hat) + EPS
+        down = (v_hat + eps).sqrt() if eps_inside else (v_hat.sqrt() if rooted else v_hat) + eps
         shrink = 0.0 if coupled or not decays else decay if decay_lr else decay / lr
-        new = w + sign * lr * up / down - lr * shrink * w
+        new = w + sign * lr * up / down - decay_sign * lr * shrink * w
         return (new, m_hat, v_hat) if keeps_corrected else (new, m, v)
 
     return step
@@ -181,6 +207,28 @@ def _variant(
 def _decay_afterwards(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> tuple:
     new, m, v = adamw_step(w, g, m, v, t, lr, 0.0)
     return new * (1 - lr * decay), m, v
+
+
+def _beta_and_rest_exchanged(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> tuple:
+    m, v = (1 - BETA1) * m + BETA1 * g, (1 - BETA2) * v + BETA2 * g**2
+    m_hat, v_hat = m / (1 - BETA1**t), v / (1 - BETA2**t)
+    return w - lr * (m_hat / (v_hat.sqrt() + EPS) + decay * w), m, v
+
+
+def _decay_in_the_denominator(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> tuple:
+    _, m, v = adamw_step(w, g, m, v, t, lr, decay)
+    m_hat, v_hat = m / (1 - BETA1**t), v / (1 - BETA2**t)
+    return w - lr * (m_hat / (v_hat.sqrt() + EPS + decay * w)), m, v
+
+
+def _step_with_old_averages(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> tuple:
+    m_hat, v_hat = m / (1 - BETA1**t), v / (1 - BETA2**t)
+    return w - lr * (m_hat / (v_hat.sqrt() + EPS) + decay * w), *adamw_step(w, g, m, v, t, lr, decay)[1:]
+
+
+def _weights_last(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> tuple:
+    w, m, v = adamw_step(w, g, m, v, t, lr, decay)
+    return m, v, w
 
 
 def _weights_only(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int, lr: float, decay: float) -> Tensor:
@@ -210,6 +258,23 @@ EXERCISES = [
             Mutant(_bias_of_every_row, "db is not summed: all tokens share one bias of shape (d_out,)."),
             Mutant(_bias_over_the_batch_only, "db is summed over the first dimension only. Tokens share the bias too."),
             Mutant(_tokens_only, "dW is summed over the tokens of each text, not over the texts. All share one W."),
+            Mutant(_first_dimension_only, "dW is summed over the tokens only, db over the texts only. Sum over both."),
+            Mutant(_last_rows_only, "dW and db are summed over the tokens of each text. All texts share W and b too."),
+            Mutant(
+                _three_dimensions,
+                "That works for texts of tokens. `...` may also stand for one dimension, or for three: flatten all "
+                "but the last.",
+            ),
+            Mutant(
+                _weight_of_three_dimensions,
+                "Your dW works for texts of tokens. `...` may also be one dimension, or three: flatten all but the "
+                "last.",
+            ),
+            Mutant(
+                _bias_of_three_dimensions,
+                "Your db works for texts of tokens. `...` may also be one dimension, or three: sum over all but the "
+                "last.",
+            ),
             Mutant(_weight_of_every_row, "You have one dW for every token. All of them share one W: add them up."),
             Mutant(_means, "You average over the rows. Gradients add up; a mean, if any, is in the loss and so in g."),
             Mutant(_mean_of_weight, "dW is a mean over the rows. It is the sum: the loss has set the scale of g."),
@@ -257,6 +322,16 @@ EXERCISES = [
             Mutant(_variant(keeps_corrected=True), "You keep the corrected averages. Return m and v as they were."),
             Mutant(_variant(fresh=False), "The new gradient has full weight. It enters with 1 - β, in m and in v."),
             Mutant(_decay_afterwards, "You shrink the weights after the step. The decay takes the old w."),
+            Mutant(_variant(eps=0.0), "ε is missing: √v̂ + ε."),
+            Mutant(_variant(decay_sign=-1.0), "The decay has the wrong sign: it is subtracted too."),
+            Mutant(
+                _variant(power=lambda beta, t: beta * t),
+                "β is raised to the power t, not multiplied by it.",
+            ),
+            Mutant(_beta_and_rest_exchanged, "β and 1 - β are exchanged: most of the old average stays."),
+            Mutant(_decay_in_the_denominator, "A bracket closes too late: the decay stands in the denominator."),
+            Mutant(_step_with_old_averages, "The step uses m and v from before this gradient. Renew them first."),
+            Mutant(_weights_last, "The right tensors in another order: w, m, v."),
             Mutant(_weights_only, "The next step needs m and v: return all three."),
             Mutant(_old_averages, "You return the old m and v. The next step needs the new ones."),
         ),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftlab.course.exercise import Exercise, Mutant
+from peftlab.course.exercise import Exercise, Mutant, WrongForm, described
 
 # ---- 1: the standard error of an accuracy -------------------------------------------------------------------------
 
@@ -46,6 +46,14 @@ def _of_the_count(right: int, N: int) -> float:
 
 def _n_outside_the_root(right: int, N: int) -> float:
     return standard_error(right, N) / N**0.5
+
+
+def _only_n_under_the_root(right: int, N: int) -> float:
+    return right / N * (1 - right / N) / N**0.5
+
+
+def _rounded(right: int, N: int) -> float:
+    return round(standard_error(right, N), 2)
 
 
 def _without_the_wrong(right: int, N: int) -> float:
@@ -96,17 +104,24 @@ def _pairs() -> list[tuple]:
 def _as_pair(answer: Callable) -> Callable:
     """The middle of (low, high) and half its width: they vary less from draw to draw than the ends do.
 
-    From a fixed seed, so that a check says the same each time.
+    From a fixed seed, so that a check says the same each time. What is no pair of numbers raises WrongForm.
     """
 
     def found(*case: Any) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             value = answer(*case)
-        if isinstance(value, Tensor | tuple | list) and len(value) == 2:
-            low, high = (float(end) for end in value)
-            return (low + high) / 2, (high - low) / 2
-        return value
+        if value is None or value is Ellipsis:
+            return value
+        ends = value.tolist() if isinstance(value, Tensor) else value
+        if not isinstance(ends, tuple | list) or len(ends) != 2:
+            raise WrongForm(f"Two numbers are wanted, (low, high); you return {described(value)}.")
+        if any(each is Ellipsis for each in ends):
+            return ...
+        if any(isinstance(each, Tensor) and each.numel() != 1 or isinstance(each, list) for each in ends):
+            raise WrongForm("Two numbers are wanted, (low, high); yours are not. Over which dimension is the mean?")
+        low, high = (float(end) for end in ends)
+        return {"middle of the interval": (low + high) / 2, "width of the interval": (high - low) / 2}
 
     return found
 
@@ -160,6 +175,26 @@ def _first_alone(correct: Tensor, draws: int) -> tuple[float, ...]:
     return _ends(_drawn(correct, draws)[0])
 
 
+def _in_points_both(correct: Tensor, draws: int) -> tuple[float, ...]:
+    first, second = _drawn(correct, draws)
+    return _ends(100 * (first - second))
+
+
+def _a_quarter(correct: Tensor, draws: int) -> tuple[float, ...]:
+    first, second = _drawn(correct, draws)
+    return _ends(first - second, torch.tensor([0.25, 0.975]))
+
+
+def _over_the_draws(correct: Tensor, draws: int) -> tuple[float, ...]:
+    rows = torch.randint(correct.shape[1], (draws, correct.shape[1]))
+    return _ends((correct[0, rows] - correct[1, rows]).mean(0))
+
+
+def _only_where_they_differ(correct: Tensor, draws: int) -> tuple[float, ...]:
+    first, second = _drawn(correct[:, correct[0] != correct[1]], draws)
+    return _ends(first - second)
+
+
 def _counted(correct: Tensor, draws: int) -> tuple[float, ...]:
     first, second = _drawn(correct, draws)
     return _ends((first - second) * correct.shape[1])
@@ -187,6 +222,8 @@ EXERCISES = [
             Mutant(_of_one_row, "That is the spread of a single row. The mean of N rows varies less."),
             Mutant(_of_the_count, "That is the spread of the number right. A share is that number divided by N."),
             Mutant(_n_outside_the_root, "N belongs under the root: the variance is N times smaller, not its root."),
+            Mutant(_only_n_under_the_root, "Only N is under the root. The variance p (1 - p) belongs there too."),
+            Mutant(_rounded, "You round. Return the number as it is; where it is printed, it is rounded."),
             Mutant(_without_the_wrong, "The variance of one row is p (1 - p). Your factor 1 - p is missing."),
             Mutant(_at_worst, "That holds for p = 1/2, the worst case. Use the share that was measured."),
             Mutant(_twice, "That is about half of a 95 % interval. The standard error itself has no factor 2."),
@@ -216,13 +253,20 @@ EXERCISES = [
             Mutant(_one_standard_error, "One standard deviation to each side holds two thirds. Wanted are 95 %."),
             Mutant(
                 _without_replacement,
-                "Every draw gives the same difference, so it has all rows once: draw with replacement.",
+                "Every draw gives the same difference. Draw with replacement, and take the mean over dimension 1 only.",
             ),
             Mutant(
                 _ends_of_two_intervals,
                 "You subtract the ends of two intervals. Subtract within each draw, then take the quantiles.",
             ),
             Mutant(_first_alone, "That is the interval of the first model's accuracy. Subtract the second's."),
+            Mutant(_in_points_both, "These are points. Return shares, without the factor 100."),
+            Mutant(_a_quarter, "The lower quantile is 0.25. 2.5 % is 0.025."),
+            Mutant(_over_the_draws, "You average over the draws. Average over the rows: dimension 1."),
+            Mutant(
+                _only_where_they_differ,
+                "You draw from the rows on which the two differ. A new test set has all kinds of rows: draw from all.",
+            ),
             Mutant(_counted, "You count rows. Divide by N: a difference of accuracies is wanted."),
             Mutant(_high_first, "The right two numbers in the wrong order: the lower end comes first."),
         ),

@@ -29,7 +29,7 @@ QUIZ = [
             ),
             Option(
                 "What ReLU lets by depends on the input, so no fixed matrix does what the adapter does",
-                "Yes. Take ReLU out, and two matrices in a row are one matrix, which merges.",
+                "Yes. Take ReLU out, and two matrices in a row are one, which merges into a linear layer next to it.",
                 right=True,
             ),
         ],
@@ -41,7 +41,8 @@ QUIZ = [
         [
             Option(
                 "The two compute the same function",
-                "No: here the linear map missed much of what the adapters add, and the accuracy hardly moved.",
+                "No: here the linear map missed half of what varies in what the adapters add, and the accuracy hardly "
+                "moved.",
             ),
             Option(
                 "On this test, the difference between the two does not matter",
@@ -80,12 +81,12 @@ QUIZ = [
         [
             Option(
                 "Yes: without them h goes on as it did before, and all pretrained weights are what they were",
-                "Yes. That holds for every method that leaves the base alone, merged or not.",
+                "Yes. That holds for every method that leaves the base alone, as long as nothing is merged.",
                 right=True,
             ),
             Option(
                 "No: the layers behind them have grown used to what they add",
-                "No: those layers are frozen. Nothing in them has changed.",
+                "No: those layers are frozen. Only the new head has got used to them, and it is switched off as well.",
             ),
             Option(
                 "Only after merging them",
@@ -125,7 +126,7 @@ def _nearest(offered: tuple[float, ...], found: float) -> int:
 
 LEFT = (8, 60, 80, 85)
 POINTS = (-10, -3, 0, 3)
-EXTRA = (1, 15, 60, 200)
+EXTRA = (1, 10, 60, 200)
 
 
 def _extra() -> float:

@@ -37,9 +37,9 @@ QUIZ = [
         "the learning rate of our LoRA, 0.0002, for 300 steps.* What do you ask for first?",
         [
             Option(
-                "A larger rate, by a factor of a hundred or more: each entry can hardly move from where it started",
-                "Yes. With Adam an entry moves by about the rate in a step, so by at most 0.06 in all, and it started "
-                "at random with a size around 1.",
+                "A much larger rate: the entries can hardly move from where they started",
+                "Yes. With Adam an entry moves by about the rate in a step, so by some 0.06 in all, and it started at "
+                "random with a size around 1.",
                 right=True,
             ),
             Option(
@@ -49,8 +49,8 @@ QUIZ = [
             ),
             Option(
                 "A larger model: prompt tuning needs billions of parameters",
-                "No, not first. The gap to full training closes with size in Lester et al. (2021), but nothing moving "
-                "at all is another disease.",
+                "No, not first. The gap to full training closes with size in Lester et al. (2021), but a rate "
+                "that is too small must be ruled out first.",
             ),
         ],
     ),
@@ -61,8 +61,8 @@ QUIZ = [
         [
             Option(
                 "The keys of the prompt were turned to positions 0 to 66, so the question stands on top of them",
-                "Yes. Position is in the angle between query and key, and a question at 0 comes *before* most of its "
-                "own prompt.",
+                "Yes. Position is in the angle between query and key. Where two tokens have the same position, the "
+                "angles say that they stand in the same place.",
                 right=True,
             ),
             Option(
@@ -77,14 +77,15 @@ QUIZ = [
     ),
     Question(
         "merge",
-        "Lesson 06 merged LoRA into the weights, and its cost at inference was gone. Why can a prompt not be merged?",
+        "LoRA changes weights, so its change can be added into them, *merged*, and its cost at inference is gone "
+        "(lesson 06). Why can a prompt not be merged?",
         [
             Option(
                 "Because it was trained with another loss",
                 "No: both were trained with the same loss on the same words.",
             ),
             Option(
-                "Because it is an input: it changes what the weights are applied to, and is no sum with any weight",
+                "Because it is an input, and no sum with any weight",
                 "Yes. LoRA changes W, so W + ΔW is one matrix. A prompt takes positions, and every layer must attend "
                 "to them. What can be done once and kept is its keys and values: a prefix.",
                 right=True,
@@ -107,7 +108,7 @@ def _vector() -> float:
     return chosen(_stored("soft_prompts"), "prompt/text/1").test
 
 
-OFFERED = (4.9, 4.2, 3.9, 3.2)
+OFFERED = (4.9, 4.2, 3.9, 3.2, 2.8)
 
 
 def extra(batch: int, n: int, work: str = "read") -> float:
@@ -125,25 +126,29 @@ def _latency_truth() -> int:
 
 PREDICTIONS = [
     Prediction(
-        "capture",
-        "The scores of the next token, once with the 67 tokens of examples typed in front, once with the captured keys "
-        "and values. The largest score is about 36. How far do they differ?",
+        "from_zero",
+        "The question's positions start at 0 instead of 67. The loss was 4.7 with no prompt, and is 3.9 from 67. And "
+        "from 0?",
         choices=[
-            "by several units: keys and values are only a part of what a prompt does",
-            "by about a tenth: close, not equal",
-            "not at all, up to rounding",
+            "about 3.9: what counts is the order inside the question",
+            "about 4.3: half of the help is lost",
+            "about 4.7: as with no prompt",
+            "about 5.6: worse than with no prompt",
         ],
-        truth=2,
-        says=(
-            "In a causal model, later tokens can reach earlier ones in no other way: only through their keys and "
-            "values."
-        ),
+        truth=3,
+        says="The next cells measure it. The keys are there, and they stand where the question stands.",
     ),
     Prediction(
         "one_vector",
         "Without a prompt the loss is 4.9, with one typed example 4.2, with 32 of them 3.9. Now train *one* vector in "
         "front of the question: 576 numbers. Its loss?",
-        choices=[f"about {loss}" for loss in OFFERED],
+        choices=[
+            f"about {OFFERED[0]}: one vector cannot hold a task",
+            f"about {OFFERED[1]}: as one example",
+            f"about {OFFERED[2]}: as 32 examples",
+            f"about {OFFERED[3]}: far below 32 examples",
+            f"about {OFFERED[4]}: as LoRA on the same words",
+        ],
         truth=lambda: min(range(len(OFFERED)), key=lambda place: abs(OFFERED[place] - _vector())),
         says=lambda: f"{_vector():.2f} on test words, one run. A vector between the words can say what no word says.",
     ),

@@ -27,7 +27,7 @@ QUIZ = [
     ),
     Question(
         "width",
-        "A parallel adapter squeezes the input to r numbers. What in a prefix has the place of r?",
+        "A parallel adapter squeezes the input to m numbers. What in a prefix has the place of m?",
         [
             Option(
                 "d_h, the width of a head",
@@ -46,8 +46,8 @@ QUIZ = [
     ),
     Question(
         "unlike",
-        "Lesson 06 added BAx to a layer's output: with B = 0 the model is untouched. Which prefix leaves a layer's "
-        "output untouched?",
+        "LoRA adds BAx to a layer's output: with B = 0 the model is untouched. Which prefix leaves a layer's output "
+        "untouched?",
         [
             Option(
                 "One whose keys and values are all zero",
@@ -61,11 +61,21 @@ QUIZ = [
             Option(
                 "None with finite keys, for all inputs: λ is above zero, and what it takes away must be given back "
                 "exactly",
-                "Yes. The gate is never quite shut. LLaMA-Adapter puts a second gate in front that can be zero.",
+                "Yes. The gate is never quite shut. LLaMA-Adapter gives the prompt a softmax of its own and puts a "
+                "trained gate in the place of λ: at zero nothing changes.",
                 right=True,
             ),
         ],
     ),
 ]
 
-PREDICTIONS: list[Prediction] = []
+PREDICTIONS = [
+    Prediction(
+        "share",
+        "20 virtual tokens stand in front of a text of 12 tokens. What share of all attention goes to them, over all "
+        "layers and heads of SmolLM2?",
+        choices=["about 5 %", "about 20 %", "about two thirds", "nearly all"],
+        truth=2,
+        says="The table below has it for three prefixes: more than most people expect. But see to whom it goes.",
+    ),
+]

@@ -10,8 +10,9 @@ PREDICTIONS = [
         "LoRA freezes 99 % of this model's numbers. By how much does the memory of a training step fall?",
         choices=["by 99 %", "by about 90 %", "by about half", "by less than 10 %"],
         truth=2,
-        says="Gradients and Adam's memory fall with the number of trained parameters. Two other parts hardly do, and "
-        "with this batch they make up about two thirds of the whole. With more tokens they make up more.",
+        says="Gradients and Adam's memory fall with the number of trained parameters. The weights stay, and what the "
+        "forward pass leaves behind falls by a third only. Together these two are about two thirds of the whole; with "
+        "more tokens they are more.",
     ),
     Prediction(
         "flops",
@@ -45,8 +46,8 @@ QUIZ = [
         [
             Option(
                 "The 28 blocks below keep no activations and have no backward pass",
-                "Yes: nothing below the lowest trained parameter is in the graph. It is the cheapest way to save "
-                "both. What it costs in accuracy is another question.",
+                "Yes: nothing below the lowest trained parameter is in the graph. What it costs in accuracy is "
+                "another question.",
                 right=True,
             ),
             Option(
@@ -76,21 +77,21 @@ QUIZ = [
     ),
     Question(
         "lesson_06",
-        "Back to lesson 06: one LoRA step on query and value took 68 % of the time of a full one (on one CPU thread). "
+        "Lesson 06 measured: one LoRA step on query and value took 68 % of the time of a full one (on one CPU thread). "
         "A colleague wants it much faster, with a smaller r. What do you answer?",
         [
             Option(
                 "Right: half the rank, half the time",
-                "No: A and B hardly count. What you wait for is the frozen model.",
+                "No: halving r halves only the work inside A and B. What you mostly wait for is the frozen model.",
             ),
             Option(
                 "It will get near 1 % with r = 1",
                 "No: that is the share of the numbers that train, not of the computing.",
             ),
             Option(
-                "Hardly: two of the three products remain, whatever r is",
-                "Yes: forward and Wᵀ g, all the way down. Fewer tokens, a smaller model or fewer blocks on the path "
-                "would help.",
+                "Hardly: forward and Wᵀ g of the frozen model remain, whatever r is",
+                "Yes. (How many matrices get an A and B does matter: on all 36 it took 89 %.) Fewer tokens, a smaller "
+                "model or fewer blocks on the path would help.",
                 right=True,
             ),
             Option(

@@ -9,19 +9,20 @@ PREDICTIONS = [
         "upsets",
         "Full fine-tuning is ahead of LoRA by half a point on the mean of five seeds. You draw one run of each method: "
         "25 possible pairs. In how many of them is LoRA ahead?",
-        choices=["none", "about 5", "about 12, a coin toss", "about 20"],
+        choices=["only the one that you saw", "about 5", "about 12, a coin toss", "about 20"],
         truth=1,
-        says="We stored five runs of each, and in 5 of the 25 pairs LoRA is ahead. Whoever runs each method once has "
-        "one chance in five to report the opposite of what the means say.",
+        says="We stored five runs of each, and in 5 of the 25 pairs LoRA is ahead: among these runs, one pair in five "
+        "says the opposite of the means. (All five come from one weak run of full fine-tuning: with so few seeds the "
+        "5 is itself uncertain.)",
     ),
     Prediction(
         "winner",
-        "200 classifiers differ in nothing but chance. You keep the one that is best on 100 rows. How much better does "
-        "it look there than on rows it has never seen?",
+        "200 classifiers differ in nothing but their random examples. You keep the one that is best on 100 rows. How "
+        "much better does it look there than on rows it has never seen?",
         choices=["not at all", "about half a point", "about 5 points", "about 20 points"],
         truth=2,
-        says="The more you try, the luckier the luckiest. The gap is a gift of the 100 rows, and other rows do not "
-        "give it.",
+        says="The more you try, the luckier the luckiest. Nearly all of it is a gift of the 100 rows, and other rows "
+        "do not give it.",
     ),
 ]
 
@@ -31,7 +32,10 @@ QUIZ = [
         "Your model gets 90 of 100 test rows right. A colleague's gets 92 of 100 other rows of the same kind. What do "
         "you conclude?",
         [
-            Option("Hers is better: 92 is more than 90", "On these rows it is. Other rows would move either by more."),
+            Option(
+                "Hers is better: 92 is more than 90",
+                "It is the higher number. But each moves by about 3 points from one hundred rows to the next.",
+            ),
             Option(
                 "Nothing yet: each number has a standard error of about 3 points",
                 "Yes: √(0.9 · 0.1 / 100) is 0.03. Test both on the same rows, and on more of them.",
@@ -67,11 +71,11 @@ QUIZ = [
         "wrong?",
         [
             Option(
-                "The number is too high, and the interval does not know that you chose",
+                "The number is probably too high, and the interval does not know that you chose",
                 "Yes: the interval is made for rows that had no part in the choice. Choose on validation.",
                 right=True,
             ),
-            Option("The interval is too wide", "Its width is fine. It sits in the wrong place: too high."),
+            Option("The interval is too wide", "Its width is fine. It sits in the wrong place, probably too high."),
             Option(
                 "Nothing, if the test set has 1,200 rows",
                 "More rows make the illusion smaller, and it does not vanish: move the slider of the last section.",
@@ -80,7 +84,8 @@ QUIZ = [
     ),
     Question(
         "average",
-        "From bridge B3: five seeds of LoRA leave five pairs B and A. What may you average?",
+        "Five seeds of LoRA leave five pairs B and A. (B A is what LoRA adds to a weight; other pairs give the same "
+        "product: bridge B3.) What may you average?",
         [
             Option(
                 "The five B's, and the five A's",

@@ -26,8 +26,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
             "# Methods side by side",
             "One task, one model, one protocol, every method of the library that we have trained on it so far. The "
             "task is to name the topic of a dictionary definition, one of twelve; the model is MiniLM with a fresh "
-            "head. Every row had 90 steps of 32 definitions, a learning rate chosen on validation data, and the same "
-            "1,200 test definitions, which no choice has seen.",
+            "head. Every row had 90 steps of 32 definitions, a learning rate chosen on validation data (once for each "
+            "kind, at one size, with one seed), and the same 1,200 test definitions, which no choice has seen.",
             f"```{{figure}} {FIGURE}\n:alt: {described(shown)}\n\nSmall marks are seeds, large ones their mean. The "
             "dotted lines are the head alone and full fine-tuning.\n```",
             table(head_row, body, right=[1, 2, 3, 4, 5]),
@@ -41,11 +41,23 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
             "lesson 14 will ask.",
             "Ninety steps are few. A method that needs more time, as soft prompts are said to, is judged here by how "
             "far it gets in them.",
+            *below_the_head(shown, head),
             "Each accuracy is a stored cell: [scissors](results/scissors.md), "
             "[adapter_widths](results/adapter_widths.md), [additive](results/additive.md). What each method is: "
             "[the atlas](atlas.md).",
         ]
     ) + "\n"
+
+
+def below_the_head(shown: Sequence[Row], head: Row) -> list[str]:
+    """A paragraph on the rows that end below the head alone, if there are any."""
+    names = [row.name for row in shown if row.mean < head.mean]
+    if not names:
+        return []
+    return [
+        f"Below the head alone: {'; '.join(names)}. Why, we have not measured, nor whether more steps or another "
+        "start would help on this model; [lesson 04](notebooks/04_soft_prompts.ipynb) asks it of a language model."
+    ]
 
 
 def drawn(results: Mapping[str, Mapping[str, Any]]) -> bytes:

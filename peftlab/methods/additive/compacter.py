@@ -136,7 +136,7 @@ class Compacter(PHMBottleneck):
         equation="section 4, the PHM layer with low-rank B_i",
         reference="adapters.CompacterConfig (1.3.0), through golden tensors",
         parameters=PARAMETERS + "; two adapters per block",
-        inference_cost="that of Houlsby's adapters, and the multiplying out of four matrices per block",
+        inference_cost="that of Houlsby's adapters, and four matrices per block multiplied out, once if they are kept",
         traps=TRAPS,
         levels=LEVELS,
     )
@@ -154,7 +154,7 @@ class CompacterPlusPlus(PHMBottleneck):
         equation="section 4, the PHM layer with low-rank B_i, after the feed-forward network only",
         reference="adapters.CompacterPlusPlusConfig (1.3.0), through golden tensors",
         parameters=PARAMETERS + "; one adapter per block",
-        inference_cost="that of Pfeiffer's adapters, and the multiplying out of two matrices per block",
+        inference_cost="that of Pfeiffer's adapters, and two matrices per block multiplied out, once if they are kept",
         traps=(*TRAPS, "The paper's place is original_ln_before=False, not the default that adapters has."),
         levels=LEVELS_NEVER,
     )
