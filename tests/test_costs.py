@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import peftlab
 from peftlab.bench import memory as memory_bench
-from peftlab.bench import memory_gpu
+from peftlab.bench import qlora_scale
 from peftlab.bench.results import Results
 from peftlab.costs import activations, configs, energy, flops, latency, memory, scaling, trained
 from peftlab.costs.live import LiveBytes, resident_peak
@@ -334,7 +334,7 @@ def test_who_holds_the_output_holds_the_logits(keeps):
 @pytest.mark.parametrize("shape", ["1.1B", "6.7B"])
 def test_models_of_full_size_are_predicted_without_memory_for_them(shape, lora, checkpointing):
     """On the meta device every tensor has its size and no numbers, and a backward pass takes a second."""
-    config = memory_gpu.SHAPES[shape]
+    config = qlora_scale.SHAPES[shape]
     method = LoRA(r=16, target_modules="all-linear")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
@@ -411,16 +411,18 @@ H100 = {
 @pytest.mark.parametrize(("shape", "method"), H100)
 def test_the_predictor_is_near_single_runs_on_an_h100(shape, method):
     for checkpointing, measured in zip((True, False), H100[shape, method], strict=True):
-        predicted = memory_gpu.predict(memory_gpu.SHAPES[shape], method, checkpointing)
+        predicted = qlora_scale.predict(qlora_scale.SHAPES[shape], method, checkpointing)
         assert predicted.gib == pytest.approx(measured, rel=0.03)
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("method", qlora_scale.METHODS)
 def test_the_gpu_measurement_runs_on_a_small_model_without_a_gpu(method):
     sizes = {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 3, "num_attention_heads": 4}
-    config = {**memory_gpu._LLAMA, **sizes, "vocab_size": 99, "num_key_value_heads": 2}
-    measured = memory_gpu.measure(config, method, True, 2, 64, "cpu")["measured"]
-    predicted = memory.training(config, method, batch=2, sequence=64, device="cpu", kernel="fused", checkpointing=True)
+    config = {**qlora_scale._LLAMA, **sizes, "vocab_size": 99, "num_key_value_heads": 2}
+    measured = qlora_scale.measure(config, method, True, 2, 64, "cpu")["measured"]
+    predicted = memory.training(
+        config, method.removesuffix("_ours"), batch=2, sequence=64, device="cpu", kernel="fused", checkpointing=True
+    )
     assert predicted.total == pytest.approx(measured, rel=0.10)
 
 
@@ -476,7 +478,7 @@ def test_nf4_takes_the_bits_that_the_paper_says():
 def test_bitsandbytes_packs_into_the_bytes_that_the_formula_says():
     layer = torch.nn.Module()
     layer.linear = torch.nn.Linear(320, 192, bias=False)
-    memory_gpu.quantise(layer, "cpu")
+    qlora_scale.quantise(layer, "cpu")
     weight = layer.linear.weight
     state = weight.quant_state
     packed = weight.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes

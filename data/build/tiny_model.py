@@ -76,15 +76,15 @@ class Corpus:
         return np.split(self.tokens, np.cumsum(self.lengths)[:-1])
 
 
-def epochs(corpus: Corpus, device: torch.device) -> Iterator[Tensor]:
-    """Batches (BATCH, CONTEXT + 1) without end: documents in a new order in every epoch, cut into windows, shuffled."""
+def epochs(corpus: Corpus, device: torch.device, batch: int = BATCH, seed: int = SEED) -> Iterator[Tensor]:
+    """Batches (batch, CONTEXT + 1) without end: documents in a new order in every epoch, cut into windows, shuffled."""
     documents = corpus.documents()
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     while True:
         stream = np.concatenate([documents[number] for number in random.permutation(len(documents))])
         stream = np.roll(stream, random.integers(CONTEXT)).astype(np.int64)
         windows = torch.from_numpy(stream).unfold(0, CONTEXT + 1, CONTEXT)
-        order = torch.from_numpy(random.permutation(len(windows) // BATCH * BATCH)).view(-1, BATCH)
+        order = torch.from_numpy(random.permutation(len(windows) // batch * batch)).view(-1, batch)
         for rows in order:
             yield windows[rows].to(device, non_blocking=True)
 

@@ -34,7 +34,7 @@ class EightBit:
 
     def dequantize(self) -> Tensor:
         """The values, float32, in the tensor's shape."""
-        levels = dynamic_levels(self.signed).to(self.codes.device)
+        levels = dynamic_levels(self.signed, self.codes.device)
         values = levels.index_select(0, self.codes.reshape(-1).int())
         return blockwise.rescale(values, self.absmax, self.blocksize).reshape(self.codes.shape)
 
@@ -54,7 +54,7 @@ def quantize_8bit(x: Tensor, *, signed: bool = True, blocksize: int = BLOCKSIZE,
     For normally distributed values the two differ in about one code of 700 (unsigned: of 350). The bins are wider than
     the smallest levels, so the table cannot tell those apart: even 0 becomes a level slightly above 0.
     """
-    levels = dynamic_levels(signed).to(x.device)
+    levels = dynamic_levels(signed, x.device)
     values = blockwise.blocks(x, blocksize)
     c = values.abs().amax(dim=1)
     unit = values * (1 / c).nan_to_num(posinf=0)[:, None]
@@ -66,7 +66,7 @@ def quantize_8bit(x: Tensor, *, signed: bool = True, blocksize: int = BLOCKSIZE,
 
 
 @cache
-def dynamic_levels(signed: bool = True) -> Tensor:
+def dynamic_levels(signed: bool = True, device: torch.device | None = None) -> Tensor:
     """The 256 levels, ascending: (256,) float32. Signed from -0.993 to 1, unsigned from 0 to 1."""
     levels = [torch.tensor([0.0, 1.0])]
     for E in range(7):
@@ -74,7 +74,7 @@ def dynamic_levels(signed: bool = True) -> Tensor:
         edges = torch.linspace(0.1, 1, intervals + 1)
         f = (edges[:-1] + edges[1:]) / 2
         levels += [10**-E * f, -(10**-E) * f] if signed else [10**-E * f]
-    return torch.cat(levels).sort().values
+    return torch.cat(levels).sort().values.to(device or "cpu")
 
 
 @cache

@@ -36,9 +36,17 @@ CODEBOOKS: dict[str, Callable[[], Tensor]] = {
 
 
 @cache
-def levels_of(kind: str) -> Tensor:
+def levels_of(kind: str, device: torch.device | None = None) -> Tensor:
     """The value that each code of a kind stands for, before it is scaled: (15 or 16,) float32."""
-    return CODEBOOKS[kind]()
+    return CODEBOOKS[kind]().to(device or "cpu")
+
+
+@cache
+def pairs_of(kind: str, device: torch.device | None = None) -> Tensor:
+    """What the two codes in a byte stand for: (256, 2) float32. Half as many look-ups as code by code."""
+    levels = torch.zeros(16)  # int4 has 15
+    levels[: len(levels_of(kind))] = levels_of(kind)
+    return torch.cartesian_prod(levels, levels).to(device or "cpu")
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Quantized:
     @property
     def levels(self) -> Tensor:
         """The codebook: (15 or 16,) float32."""
-        return levels_of(self.kind).to(self.packed.device)
+        return levels_of(self.kind, self.packed.device)
 
     @property
     def codes(self) -> Tensor:
@@ -74,7 +82,8 @@ class Quantized:
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Tensor:
         """ŵ = c · level, computed in float32, then cast to `dtype` (that of the weight, unless given)."""
-        values = self.levels.index_select(0, self.codes.reshape(-1).int())
+        pairs = pairs_of(self.kind, self.packed.device)
+        values = pairs.index_select(0, self.packed.reshape(-1).int()).reshape(-1)[: self.numel]
         w = blockwise.rescale(values, restored(self.absmax), self.blocksize)
         if self.minimum is not None:
             w = w + blockwise.per_value(restored(self.minimum), self.numel, self.blocksize)
@@ -102,7 +111,7 @@ def quantize(weight: Tensor, kind: str = "nf4", blocksize: int = 64, double: boo
     is odd (a byte would hold codes of two blocks) or below 2.
     """
     _check(weight, kind, blocksize)
-    levels, minimum = levels_of(kind).to(weight.device), None
+    levels, minimum = levels_of(kind, weight.device), None
     if kind == "int4_asymmetric":
         w = blockwise.blocks(weight, blocksize)
         minimum, scale = w.amin(dim=1), w.amax(dim=1) - w.amin(dim=1)
