@@ -375,7 +375,7 @@ _ = quant_figures.memory(steps, line=48, label="48 GiB")
 # %% [markdown]
 # Twelve bytes for each of 65.2 billion parameters: there are the 780 GB. LoRA removes all but the two of the weights, QLoRA makes half a byte of these. (Rank 64 on all linear layers is what the authors' script for a 65B model sets.) Without checkpointing, the activations of one text of 512 tokens are already too much.
 #
-# **8-bit AdamW** keeps the two moments in 8 bits, in blocks of 256 with a scale each: 2 bytes a trained parameter instead of 8 (Dettmers et al., 2021; `peftlab.quant.AdamW8bit`, bit for bit that of bitsandbytes). **Paged** optimisers keep them where the driver can move them from card to host, so that a long text pushes them out for a moment instead of crashing the run. A processor has nothing to move: we cannot show it here.
+# **8-bit AdamW** keeps the two moments in 8 bits, in blocks of 256 with a scale each: about 2 bytes a trained parameter instead of 8 (Dettmers et al., 2021; `peftlab.quant.AdamW8bit`, bit for bit that of bitsandbytes). **Paged** optimisers keep them where the driver can move them from card to host, so that a long text pushes them out for a moment instead of crashing the run. A processor has nothing to move: we cannot show it here.
 #
 # On SmolLM2 and a laptop's processor, measured once, eight steps of QLoRA held 364 MB of tensors at the peak, and eight of LoRA 734 MB (`qlora_smollm2`). What it does to quality that model cannot tell: wait for the riddle.
 
