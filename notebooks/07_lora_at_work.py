@@ -417,4 +417,4 @@ quiz("07")
 # %% [markdown] tags=["footer"]
 # ---
 #
-# *This is the last one so far.*
+# **Next:** [13 · Quantisation and QLoRA](13_quantisation.ipynb), place 16 levels by hand, train on top of them, and solve a riddle.

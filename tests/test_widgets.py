@@ -13,13 +13,15 @@ import traitlets
 
 from peftlab.bench import scissors_directions
 from peftlab.bench.results import Results
-from peftlab.course import landscape, scissors
+from peftlab.course import landscape, scissors, sixteen_levels
 from peftlab.course.question import predict, quiz
 from peftlab.errors import PeftLabError
+from peftlab.quant import levels_of, quantize
 from peftlab.show import knobs
 from peftlab.show.widgets import scissors as scissors_widget
 from peftlab.show.widgets.method_map import START, MethodMapWidget, method_map
 from peftlab.show.widgets.quiz import QuizWidget
+from peftlab.show.widgets.sixteen_levels import EVEN, place_levels
 from peftlab.show.widgets.static_widget import StaticWidget, module
 from peftlab.tasks.datasets import Split
 from tests import tiny
@@ -74,6 +76,16 @@ def scissors_demo(stored_directions):
     )
 
 
+@pytest.fixture(scope="module")
+def some_weights():
+    return torch.randn(96, 130, generator=torch.Generator().manual_seed(0)) * 0.04
+
+
+@pytest.fixture(scope="module")
+def levels_demo(some_weights):
+    return place_levels(some_weights, "a random matrix")
+
+
 def state_of(widget) -> dict:
     found = re.search(r'atob\("([^"]+)"\)', widget.twin())
     return json.loads(base64.b64decode(found[1]))
@@ -107,10 +119,10 @@ def test_an_output_has_a_live_view_a_twin_and_words():
     assert "model_id" in data[WIDGET_VIEW]
 
 
-@pytest.mark.parametrize("name", ["quiz", "predict", "scissors", "map"])
-def test_no_module_and_no_style_reaches_out(name, scissors_demo):
+@pytest.mark.parametrize("name", ["quiz", "predict", "scissors", "map", "levels"])
+def test_no_module_and_no_style_reaches_out(name, scissors_demo, levels_demo):
     widget = {"quiz": lambda: quiz("06"), "predict": lambda: predict("06.energy"), "scissors": lambda: scissors_demo}
-    widget["map"] = method_map
+    widget["map"], widget["levels"] = method_map, lambda: levels_demo
     page = widget[name]().twin().replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?://|\bimport\s|@import|url\(", page.replace("await import(address)", ""))
     assert "window." not in page and "globalThis" not in page
@@ -255,6 +267,64 @@ def test_a_formula_in_the_fallback_is_text_and_not_markup(the_map):
     odd = {**the_map.methods[0], "formula": "<b>x</b> & y"}
     page = MethodMapWidget(families=[], methods=[odd], models=the_map.models).fallback_html()
     assert "&lt;b&gt;x&lt;/b&gt; &amp; y" in page
+
+
+# ---- sixteen levels -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["int4", "fp4", "nf4"])
+def test_the_error_from_sums_is_the_error_of_the_weights(some_weights, kind):
+    exact = (quantize(some_weights, kind, double=False).dequantize() - some_weights).norm() / some_weights.norm()
+    found = sixteen_levels.error(sixteen_levels.moments([some_weights]), levels_of(kind))
+    assert found == pytest.approx(exact.item(), rel=2e-3)
+
+
+def test_the_sums_forget_no_weight(some_weights):
+    found = sixteen_levels.moments([some_weights, some_weights[:3]])
+    assert found.count.sum() == 99 * 130
+    assert found.second.sum().item() == pytest.approx(
+        (some_weights.square().sum() + some_weights[:3].square().sum()).item(), rel=1e-5
+    )
+    assert found.count[0] + found.count[-1] >= 99 * 130 // 64  # the largest of each block
+
+
+def test_a_step_never_raises_the_error(some_weights):
+    found, levels = sixteen_levels.moments([some_weights]), torch.tensor(EVEN, dtype=torch.float64)
+    errors = []
+    for _ in range(8):
+        errors.append(sixteen_levels.error(found, levels))
+        levels = sixteen_levels.improved(found, levels)
+    assert all(b <= a + 1e-6 for a, b in zip(errors, errors[1:], strict=False)) and errors[-1] < 0.95 * errors[0]
+    fitted = sixteen_levels.fitted(found, levels_of("nf4"))
+    assert sixteen_levels.error(found, fitted) < sixteen_levels.error(found, levels_of("nf4"))
+    assert (fitted.diff() >= 0).all() and len(fitted) == 16
+
+
+def test_a_trip_with_nf4s_levels_is_nf4(some_weights):
+    back = sixteen_levels.round_trip(some_weights, levels_of("nf4"))
+    assert torch.equal(back, quantize(some_weights, "nf4", 64, double=True).dequantize())
+
+
+def test_levels_that_answer_for_nothing_stay(some_weights):
+    found = sixteen_levels.moments([some_weights])
+    levels = torch.tensor([-0.5, 0.5, 7.0])
+    assert sixteen_levels.improved(found, levels)[-1] == 7.0
+
+
+def test_the_levels_widget_starts_even_and_says_the_errors(levels_demo):
+    assert levels_demo.levels == EVEN and not levels_demo.shown
+    errors = {other["name"]: other["error"] for other in levels_demo.others}
+    assert errors["fitted"] < errors["NF4"] < errors["int4, symmetric"] < errors["FP4"]
+    assert f"NF4  {100 * errors['NF4']:.1f} %" in repr(levels_demo)
+    assert levels_demo.matrix["weights"] == sum(levels_demo.matrix["count"]) == 96 * 130
+    assert sum(levels_demo.matrix["second"]) == pytest.approx(1, abs=1e-4)
+    assert len(levels_demo.twin().encode()) < 80_000
+    assert "JupyterLab" in levels_demo.fallback_html() and "JupyterLab" in repr(levels_demo)
+
+
+def test_a_model_without_blocks_is_refused():
+    with pytest.raises(PeftLabError, match="no linear layers"):
+        sixteen_levels.block_matrices(torch.nn.Linear(2, 2))
 
 
 # ---- knobs ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from peftlab.course.question import Option, Question, predict, quiz
 from peftlab.show.widgets import scissors as scissors_widget
 from peftlab.show.widgets.method_map import method_map
 from peftlab.show.widgets.quiz import QuizWidget
+from peftlab.show.widgets.sixteen_levels import SixteenLevelsWidget, place_levels
 from tests.browser.jupyterlab import errors_shown, off_site, open_notebook, run_all
 
 DARK = {
@@ -56,6 +57,10 @@ def scissors_demo() -> scissors_widget.ScissorsWidget:
         measured=scissors_widget.measured_accuracies(Results.load("scissors")),
         matrix=scissors_widget.packed_matrix(scissors_directions.directions(change, "block.query.weight")),
     )
+
+
+def levels_demo() -> SixteenLevelsWidget:
+    return place_levels(torch.randn(128, 128, generator=torch.Generator().manual_seed(0)), "a random matrix")
 
 
 def self_check() -> QuizWidget:
@@ -257,12 +262,68 @@ def test_a_guess_can_be_dragged(open_page):
     assert int(page.get_by_role("slider", name="r = 1", exact=True).input_value()) > 60
 
 
+def error_shown(page) -> float:
+    return float(page.locator(".peftlab-error").inner_text().split()[1].split("\u202f")[0])
+
+
+def test_levels_are_placed_by_keyboard(open_page):
+    page = open_page(levels_demo())
+    which, where = page.get_by_role("slider", name="which level"), page.get_by_role("slider", name="its place")
+    before = error_shown(page)
+    which.press("Home")
+    assert which.get_attribute("aria-valuetext") == "level 1 of 16, at −1.00"
+    which.press("ArrowRight")
+    for _ in range(9):
+        where.press("ArrowRight")
+    assert which.get_attribute("aria-valuetext") == "level 2 of 16, at −0.82"
+    assert error_shown(page) != before
+    where.press("End")  # a level never passes its neighbour
+    assert which.get_attribute("aria-valuetext") == "level 2 of 16, at −0.73"
+    assert page.get_by_role("button", name="NF4").count() == 0  # first one's own
+    press_until(page, "Tab", "Show the others")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="NF4").press("Enter")
+    nf4 = next(other for other in levels_demo().others if other["name"] == "NF4")
+    assert error_shown(page) == pytest.approx(100 * nf4["error"], abs=0.011)
+    page.get_by_role("button", name="Move every level").press("Space")
+    assert error_shown(page) < 100 * nf4["error"] - 0.1
+    assert "Levels at −1.00" not in page.get_by_role("img").get_attribute("aria-label")
+
+
+def test_a_level_can_be_dragged(open_page):
+    page = open_page(levels_demo())
+    before, box = error_shown(page), page.locator("svg.peftlab-levels").bounding_box()
+
+    def at(value):
+        return box["x"] + box["width"] * (16 + (value + 1) / 2 * 328) / 360
+
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(at(-0.995), y)
+    page.mouse.down()
+    page.mouse.move(at(-0.9), y, steps=4)
+    page.mouse.up()
+    which = page.get_by_role("slider", name="which level")
+    assert which.get_attribute("aria-valuetext").startswith("level 1 of 16, at −0.9")
+    assert error_shown(page) != before
+    page.mouse.move(at(0.5), y, steps=4)  # the button is up: nothing moves
+    assert which.get_attribute("aria-valuetext").startswith("level 1 of 16, at −0.9")
+
+
+def test_every_codebook_can_be_taken_in_hand(open_page):
+    widget = levels_demo()
+    page = open_page(widget)
+    page.get_by_role("button", name="Show the others").click()
+    for other in widget.others:
+        page.get_by_role("button", name=other["name"], exact=True).click()
+        assert error_shown(page) == pytest.approx(100 * other["error"], abs=0.011), other["name"]
+
+
 @pytest.mark.parametrize("theme", DARK)
 @pytest.mark.parametrize("width", [360, 1300])
 def test_all_text_has_contrast_and_nothing_is_too_wide(open_page, page, theme, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(reduced_motion="reduce")  # and no colour on its way to another is measured
-    shown = (quiz("06"), predict("06.energy"), predict("06.cut_to_8"), scissors_demo(), method_map())
+    shown = (quiz("06"), predict("06.energy"), predict("06.cut_to_8"), scissors_demo(), method_map(), levels_demo())
     open_page(*shown, theme=DARK[theme])
     before = page.evaluate(TOO_FAINT)
     for option in page.locator(".peftlab-option").all():
@@ -271,7 +332,8 @@ def test_all_text_has_contrast_and_nothing_is_too_wide(open_page, page, theme, w
     page.get_by_role("spinbutton").fill("20")
     for _ in range(2):  # a locked one has no button left
         page.get_by_role("button", name="Lock in").first.click()
-    page.get_by_role("button", name="Show").click()
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.get_by_role("button", name="Show the others").click()
     after = page.evaluate(TOO_FAINT)
     assert before["checked"] > 40 and after["checked"] > before["checked"]
     assert before["faint"] == after["faint"] == []
@@ -383,6 +445,24 @@ def test_the_map_in_lab_names_notebooks_and_keeps_its_keys(lab, page):
     shown.get_by_text("03 · Adapters: open 03_adapters.ipynb").wait_for()
     run_last_cell(page, "print(sorted(seen.choice.values()))")
     page.get_by_text("['Houlsby', 'SmolLM2', 'additive']").wait_for()
+    assert errors_shown(page) == []
+
+
+def test_placed_levels_reach_the_kernel(lab, page):
+    source = "import torch\nfrom peftlab.show.widgets.sixteen_levels import place_levels\n"
+    source += "placed = place_levels(torch.randn(64, 64), 'a random matrix')\nplaced"
+    save_notebook(lab.folder / "levels.ipynb", source, "1")
+    open_notebook(page, lab, "levels.ipynb")
+    run_all(page, lab, "levels.ipynb", seconds=120)
+    shown = page.locator(".jp-OutputArea-output .peftlab-widget").first
+    shown.get_by_role("slider", name="which level").focus()
+    page.keyboard.press("Home")
+    shown.get_by_role("slider", name="its place").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")  # would move to another cell, were it Lab's
+    shown.get_by_role("button", name="Show the others").click()
+    run_last_cell(page, "print('first level', placed.levels[0], len(placed.levels), placed.shown)")
+    page.get_by_text("first level -0.95 16 True").wait_for()
     assert errors_shown(page) == []
 
 
