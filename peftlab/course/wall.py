@@ -91,12 +91,24 @@ def most_tokens(candidates: Sequence[Line], limit: int) -> int:
     return most
 
 
+def this_machine() -> float:
+    """Memory of the machine that runs this, in GiB."""
+    import psutil  # ipykernel brings it
+
+    return psutil.virtual_memory().total / memory.GIB
+
+
 def kept_bytes(model: str, method: str) -> int:
     """What has to be stored for one task: a bf16 copy of the model, or an fp32 adapter."""
     name = METHODS[method][0]
     if name == "full":
         return 2 * architecture(model).parameters
-    return memory.FP32 * what_trains(model, "lora").parameters
+    return memory.FP32 * trained_numbers(model)
+
+
+def trained_numbers(model: str) -> int:
+    """k: what LoRA with r = 16 on every matrix of every block trains."""
+    return what_trains(model, "lora").parameters
 
 
 def _lines_through(model: str, method: str, checkpointing: bool, tokens: int) -> list[Line]:

@@ -18,6 +18,7 @@ from peftlab.show import palette
 
 METHOD_NAMES = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
 # Published models: name -> parameters, training tokens (the sources are in the lesson).
+CHINCHILLA = 6 * 70e9 * 1.4e12  # FLOPs
 TRAINED = {"Chinchilla": (70e9, 1.4e12), "Llama 2 7B": (6.74e9, 2e12), "Llama 2 70B": (69e9, 2e12)}
 
 
