@@ -113,6 +113,12 @@ def past_the_line() -> float:
     return found[-1].loss - a * found[-1].N ** -b
 
 
+def gain(place: int) -> float:
+    """How much four passes lower the loss of a rung against one pass, in nats."""
+    stored = Results.load("ladder")
+    return ladder.rungs(stored)[place].loss - ladder.rungs(stored, passes=4)[place].loss
+
+
 PREDICTIONS = [
     Prediction(
         "seven",
@@ -137,11 +143,18 @@ PREDICTIONS = [
     ),
     Prediction(
         "line",
-        "You have a line through five small models. Where will the largest, a hundred times larger than the last of "
+        "You have a line through five small models. Where will the largest, thirty times larger than the last of "
         "them, be?",
         choices=["clearly below the line: better", "on it, or nearly", "clearly above it: worse"],
         truth=lambda: 0 if past_the_line() < -0.1 else 2 if past_the_line() > 0.1 else 1,
         says=lambda: f"It lies {abs(past_the_line()):.2f} nats {'above' if past_the_line() > 0 else 'below'} the line.",
+    ),
+    Prediction(
+        "again",
+        "Now each model reads the same 11.5 million tokens four times. Who gains more by it?",
+        choices=["the smallest model", "all about the same", "the largest model"],
+        truth=lambda: 0 if gain(0) > gain(-1) + 0.1 else 2 if gain(-1) > gain(0) + 0.1 else 1,
+        says=lambda: f"The smallest gains {gain(0):.2f} nats, the largest {gain(-1):.2f}.",
     ),
     Prediction(
         "advice",
