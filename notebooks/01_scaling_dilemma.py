@@ -127,7 +127,7 @@ wall_figures.peaks(scale)
 #
 # ## Would a smaller model do?
 #
-# The wall would not matter if small models were as good. Are they? We trained nine Llamas from nothing, from 24 thousand to 38 million parameters beside the embedding, on the same 11.5 million tokens of old English (novels, speeches, two Bibles, a dictionary), each token *once*. For each size the learning rate was chosen on validation data. The number that counts is the loss $L$ on test texts, in nats per token: how surprised the model is by the next token.
+# The wall would not matter if small models were as good. Are they? We trained nine Llamas from nothing, from 24 thousand to 38 million parameters $N$ beside the embedding, on the same 11.5 million tokens of old English (novels, speeches, two Bibles, a dictionary), each token *once*. For each size the learning rate was chosen on validation data. The number that counts is the loss $L$ on test texts, in nats per token: how surprised the model is by the next token.
 
 # %%
 rungs = ladder.rungs(Results.load("ladder"))
@@ -156,23 +156,40 @@ print(f"L = {a:.1f} / N^{b:.3f}")
 # %%
 predict("01.line")
 
-# %% mystnb={"image": {"alt": "@@ALT_LADDER@@"}}
+# %% mystnb={"image": {"alt": "Line chart, both axes logarithmic, of test loss against parameters. Five known points from 24 thousand to 1.2 million parameters lie near a dashed falling line, the outer two above it and the middle three below. Four more points, up to 38 million, lie above the line, by 0.12 nats at first and by 0.36 at the end."}}
 _ = wall_figures.ladder(rungs, known, (a, b), hidden=False)
 for rung in rungs[known:]:
     print(f"N = {rung.N:>10,}: your line says {a * rung.N**-b:.2f}, trained {rung.loss:.2f}")
 
 # %% [markdown]
-# @@AFTER_LADDER@@
+# Each step too high, and the last by 0.36 nats, more than five times the widest spread between seeds: no luck. The line bends. Go back to the five known points: the outer ones lie above the line, the middle ones below. The bend was there before we looked. **Before you follow a line, look at what is left beside it.**
+#
+# Between the rungs of 3 and 6 million, twice the size brings 0.01 nats, less than the seeds differ. What has run out? A suspect is the text: 11.5 million tokens. Chinchilla, which you will meet below, had 20 tokens for each parameter. At that ratio our text is right for 0.6 million. Let each model read it four times.
 
 # %%
 predict("01.again")
 
-# %% mystnb={"image": {"alt": "@@ALT_PASSES@@"}}
+# %% mystnb={"image": {"alt": "Two falling lines of test loss against parameters, both axes logarithmic. One pass: from 4.72 at 24 thousand parameters, flattening to 3.86 at 38 million. Four passes, five models: from 4.57 to 3.29, steeper, and flattening later."}}
 again = ladder.rungs(Results.load("ladder"), passes=4)
 _ = wall_figures.passes(rungs, again)
 
 # %% [markdown]
-# @@AFTER_PASSES@@
+# The smallest gains 0.16 nats and the largest 0.57. Small models were full; large ones were hungry. **At a fixed amount of text, data becomes the wall, and size does not help over it.** In much larger runs, up to four passes were about as good as fresh text (Muennighoff et al., 2023). It ends: on its training text the largest is at 2.57, against 3.29 on test texts.
+#
+# *What we do not know.* Four passes are four times the text, and also four times the steps; only fresh text could tell them apart, and we have none. Four passes are one seed. The last rung falls again, by 0.07 nats, and we cannot say why. And the slope depends on what $N$ counts: with the embedding, 85 % of the smallest model, our line would be steeper ($b$ = 0.063 against 0.040) and miss the last rung by 0.58.
+#
+# ### A trap: one learning rate for all
+#
+# Nine models, one recipe: that sounds fair. Here is the ladder that we would have climbed, had we tuned the smallest model and kept its learning rate. (Losses on validation texts.)
+
+# %%
+tried = ladder.validation(Results.load("ladder"))
+rate = 0.008  # the smallest model's best; try 0.002 and 0.004
+plots.table([{"width": width, f"L at {rate}": found[rate], "L at its own best": min(found.values()),
+              "which is": f"{min(found, key=found.get):.2g}"} for width, found in tried.items()])
+
+# %% [markdown]
+# Above width 96, larger is *worse*, and the largest is the worst of all nine. A clean law, three digits, and false. The best rate falls more than twentyfold on the way up. The mend is dear: tune each model you compare, or you compare how well your recipe fits them.
 #
 # ## What the published laws say
 #
@@ -195,9 +212,9 @@ _ = wall_figures.advice()
 # %% [markdown]
 # Same budget: a model of 820 billion parameters on 0.22 trillion tokens, one of 32 billion on 3 trillion, or one of 73 billion on 1.3 trillion. (Their losses are in different nats, from different texts and tokenizers: only the advice can be compared.) Pearce and Song (2024) trace most of the first gap to what $N$ counts, and to small models: Kaplan left the embeddings out. And all three answer one question, the least loss for a *training* budget. Whoever serves a model for years wants a small one trained far longer. So Llama 2 7B lies below every line.
 #
-# ### A trap: two digits
+# ### And two digits
 #
-# The lines `Hoffmann et al.` and `unrounded` are *one* fit. The paper prints $\alpha = 0.34$ and $\beta = 0.28$; its source has 0.3392 and 0.2849. At this budget the printed ones advise 93 tokens a parameter, the unrounded ones 59, the refit 18. Besiroglu et al. found this, and that the fit had not converged. The mend costs nothing: **give exponents with the digits that the advice needs, and say how far you extrapolate.** You have just been fooled by the same thing: five points on a line, and one step too far.
+# The lines `Hoffmann et al.` and `unrounded` are *one* fit. The paper prints $\alpha = 0.34$ and $\beta = 0.28$; its source has 0.3392 and 0.2849. At this budget the printed ones advise 93 tokens a parameter, the unrounded ones 59, the refit 18. Besiroglu et al. found this, and that the fit had not converged. The mend costs nothing: **give exponents with the digits that the advice needs, and say how far you extrapolate.** It is our five points again: a good fit, followed one step too far.
 #
 # ## What else it costs
 #
@@ -277,7 +294,7 @@ quiz("01")
 #
 # - Training in full takes 8 bytes a number in bf16 and 16 with fp32 states, before any text. Three of four places serve training alone: freezing takes them away.
 # - Then activations are the wall. For small models and long texts they were all along.
-# - @@TAKE@@
+# - A line through small models said 3.50 for the largest, and 3.86 came. With fixed text, data is the wall; with one learning rate for all, the recipe is.
 # - FLOPs fall by a third, the clock perhaps not at all, and disk by a factor near a hundred.
 # - Predict before you rent: the config is enough to know the peak.
 #

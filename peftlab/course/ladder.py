@@ -58,3 +58,12 @@ def slopes(found: Sequence[Rung], *, total: bool = False) -> list[float]:
 
 def _size(rung: Rung, total: bool) -> int:
     return rung.N_total if total else rung.N
+
+
+def validation(results: Mapping[str, Any]) -> dict[int, dict[float, float]]:
+    """Width -> learning rate -> validation loss after one pass: the search that chose each rung's rate."""
+    found: dict[int, dict[float, float]] = {}
+    for key, cell in results["cells"].items():
+        if key.startswith("choose/1/"):
+            found.setdefault(int(key.split("/")[2]), {})[cell["lr"]] = cell["loss"]
+    return dict(sorted(found.items()))

@@ -75,8 +75,8 @@ def on_the_gpu() -> list[str]:
         f"three small models on a processor it is within {percent(max(map(abs, cpu)))}",
         f"the prediction was off by {percent(worst, 1)} at most",
         f"{small}: full {peak(small, 'full', 'plain')}, with checkpointing {peak(small, 'full', 'checkpointing')}; "
-        f"LoRA {both(small, 'lora')}; QLoRA {both(small, 'qlora')}. {large}: full {peak(large, 'full', 'plain')} with and "
-        f"without checkpointing; LoRA {both(large, 'lora')}; QLoRA {both(large, 'qlora')}.",
+        f"LoRA {both(small, 'lora')}; QLoRA {both(small, 'qlora')}. {large}: full {peak(large, 'full', 'plain')} with "
+        f"and without checkpointing; LoRA {both(large, 'lora')}; QLoRA {both(large, 'qlora')}.",
         f"The last QLoRA bar is {peak(large, 'qlora', 'checkpointing')} GiB, but {reserved:.1f} were reserved",
         f"A third less work, and {percent(1 - speed('lora') / speed('full'))[:-2]} % *slower*",
         f"at a utilisation of {percent(use['full'])}",
@@ -87,7 +87,51 @@ def on_the_gpu() -> list[str]:
 
 
 def rungs() -> list[str]:
-    return []
+    stored = Results.load("ladder")
+    once, four = ladder.rungs(stored), ladder.rungs(stored, passes=4)
+    a, b = ladder.law([r.N for r in once[:KNOWN]], [r.loss for r in once[:KNOWN]])
+    beside = [rung.loss - a * rung.N**-b for rung in once]
+    signs = [x > 0 for x in beside]
+    assert signs == [True, False, False, False, True, True, True, True, True]  # "the outer ones lie above the line"
+    assert beside[5:] == sorted(beside[5:])
+    spread = max(max(r.losses) - min(r.losses) for r in once)
+    assert beside[-1] > 5 * spread  # "no luck"
+    flat = once[5].loss - once[6].loss
+    assert once[5].N // 10**6 == 3 and once[6].N // 10**6 == 6 and flat < min(spread_of(once[5]), spread_of(once[6]))
+    A, B = ladder.law([r.N_total for r in once[:KNOWN]], [r.loss for r in once[:KNOWN]])
+    tokens = once[0].tokens
+    assert 0.55e6 < tokens / (1.4e12 / 70e9) < 0.65e6 and round(1.4e12 / 70e9) == 20
+    read = [cell["train_loss"] for key, cell in stored["cells"].items() if key.startswith("final/4/512/")]
+    tried = ladder.validation(stored)
+    at = [found[0.008] for found in tried.values()]
+    assert min(tried[32], key=tried[32].get) == 0.008
+    assert at.index(min(at)) == list(tried).index(96) and max(at) == at[-1]  # "above width 96, larger is worse"
+    assert at[3:] == sorted(at[3:])
+    best = [min(found, key=found.get) for found in tried.values()]
+    assert max(best) > 20 * best[-1] and once[0].N // 1000 == 23 and round(once[0].N / 1000) == 24
+    return [
+        f"{tokens // 10**5 / 10:.1f} million tokens",
+        "11.5 million tokens four times",
+        f"from 24 thousand to {once[KNOWN - 1].N / 1e6:.1f} million parameters",
+        f"by {beside[KNOWN]:.2f} nats at first and by {beside[-1]:.2f} at the end",
+        f"the last by {beside[-1]:.2f} nats",
+        f"It lies {past_the_line():.2f} nats above the line",
+        f"twice the size brings {flat:.2f} nats",
+        "right for 0.6 million",
+        f"from {once[0].loss:.2f} at 24 thousand parameters, flattening to {once[-1].loss:.2f} at 38 million. Four "
+        f"passes, five models: from {four[0].loss:.2f} to {four[-1].loss:.2f}",
+        f"The smallest gains {once[0].loss - four[0].loss:.2f} nats and the largest "
+        f"{once[-1].loss - four[-1].loss:.2f}",
+        f"the largest is at {read[0]:.2f}, against {four[-1].loss:.2f} on test texts",
+        f"The last rung falls again, by {once[-2].loss - once[-1].loss:.2f} nats",
+        f"with the embedding, {percent(1 - once[0].N / once[0].N_total)} of the smallest model",
+        f"= {B:.3f} against {b:.3f}) and miss the last rung by {once[-1].loss - A * once[-1].N_total ** -B:.2f}",
+        f"said {a * once[-1].N ** -b:.2f} for the largest, and {once[-1].loss:.2f} came",
+    ]
+
+
+def spread_of(rung: ladder.Rung) -> float:
+    return max(rung.losses) - min(rung.losses)
 
 
 def laws() -> list[str]:
