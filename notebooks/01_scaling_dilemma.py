@@ -180,7 +180,7 @@ _ = wall_figures.passes(rungs, again)
 #
 # ### A trap: one learning rate for all
 #
-# Nine models, one recipe: that sounds fair. Here is the ladder that we would have climbed, had we tuned the smallest model and kept its learning rate. (Losses on validation texts.)
+# Nine models, one recipe: that sounds fair. Here is the ladder that we would have climbed, had we tuned the smallest model and kept its learning rate. (Losses on validation texts, one seed each.)
 
 # %%
 tried = ladder.validation(Results.load("ladder"))
@@ -189,7 +189,7 @@ plots.table([{"width": width, f"L at {rate}": found[rate], "L at its own best": 
               "which is": f"{min(found, key=found.get):.2g}"} for width, found in tried.items()])
 
 # %% [markdown]
-# Above width 96, larger is *worse*, and the largest is the worst of all nine. A clean law, three digits, and false. The best rate falls more than twentyfold on the way up. The mend is dear: tune each model you compare, or you compare how well your recipe fits them.
+# Above width 96, larger is *worse*, and the largest is the worst of all nine. A clear finding, and false. The best rate falls more than twentyfold on the way up. The mend is dear: tune each model you compare, or you compare how well your recipe fits them.
 #
 # ## What the published laws say
 #
@@ -210,7 +210,7 @@ print(scaling.advice(C))
 _ = wall_figures.advice()
 
 # %% [markdown]
-# Same budget: a model of 820 billion parameters on 0.22 trillion tokens, one of 32 billion on 3 trillion, or one of 73 billion on 1.3 trillion. (Their losses are in different nats, from different texts and tokenizers: only the advice can be compared.) Pearce and Song (2024) trace most of the first gap to what $N$ counts, and to small models: Kaplan left the embeddings out. And all three answer one question, the least loss for a *training* budget. Whoever serves a model for years wants a small one trained far longer. So Llama 2 7B lies below every line.
+# Same budget: a model of 820 billion parameters on 0.22 trillion tokens, one of 32 billion on 3 trillion, or one of 73 billion on 1.3 trillion. (Their losses are in different nats, from different texts and tokenizers: only the advice can be compared.) Pearce and Song (2024) trace much of the first gap to what $N$ counts, and to small models: Kaplan left the embeddings out. And all three answer one question, the least loss for a *training* budget. Whoever serves a model for years wants a small one trained far longer. So Llama 2 7B lies below every line.
 #
 # ### And two digits
 #
@@ -239,7 +239,7 @@ tuning = flops.training("llama-2-7b", "lora", batch=4, sequence=512).per_paramet
 print(f"LoRA: {tuning:.2f} FLOPs for each parameter and token, full: {flops.rule('full')}")
 
 # %% [markdown]
-# Meta reports 184,320 A100 hours for Llama 2 7B (Touvron et al., 2023): your six multiplications find it, with a utilisation of 39 %. (3 dollars an hour is our assumption; prices differ by multiples.) Tuning on ten million tokens is a matter of *minutes*. So is time a wall that PEFT takes down? It still needs 4 of 6 FLOPs, for the way through the frozen layers and back.
+# Meta reports 184,320 A100 hours for Llama 2 7B (Touvron et al., 2023): your formula finds that, with a utilisation of 39 %. (3 dollars an hour is our assumption; prices differ by multiples.) Tuning on ten million tokens is a matter of *minutes*. So is time a wall that PEFT takes down? It still needs 4 of 6 FLOPs, for the way through the frozen layers and back.
 
 # %%
 predict("01.speed")
@@ -255,7 +255,7 @@ for method, name in wall_figures.METHOD_NAMES.items():
 plots.table(rows, caption="Median of three rounds, steps of 4 × 512 tokens")
 
 # %% [markdown]
-# A third less work, and 8 % *slower*. Count what you can count; then measure: full fine-tuning keeps the card busy, at a utilisation of 36 %, while LoRA's many small products and casts to fp32 bring it to 22 %. That is `peft` as it comes, in one version on one card; lesson 15 takes the causes away one by one. Without a fitting card, the comparison is void anyway: a step that does not fit has no speed.
+# A third less work, and 8 % *slower*. Count what you can count; then measure: full fine-tuning keeps the card busy, at a utilisation of 36 %; LoRA reaches 22 %. Its many small products and its casts to fp32 are the suspects, and lesson 15 takes them away one by one. That is `peft` as it comes, in one version on one card. And a step that does not fit has no speed to compare.
 #
 # **Energy** goes with time. Every assumption stands below the number, and the range is wide because they are:
 
@@ -275,7 +275,7 @@ for customers in (1, 10, 1000):
 #
 # ## The case against
 #
-# - **You may not need it.** What fits in full needs no trick: GPT-2 trains on any laptop, and you saw what LoRA saves there.
+# - **You may not need it.** What fits in full needs no trick: GPT-2 trains on nearly any laptop, and you saw what LoRA saves there.
 # - **You may not need training.** A better prompt, or facts looked up beside the model, costs no memory at all ([lesson 02](02_landscape.ipynb) asks those questions first).
 # - **It can learn less.** On code and mathematics with billions of tokens, LoRA at usual ranks stayed behind full fine-tuning, and forgot less (Biderman et al., 2024). A frozen base limits what can be added.
 # - **Activations remain,** and with long texts they *are* the wall. Checkpointing pays for them in time.

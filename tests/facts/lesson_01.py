@@ -80,7 +80,7 @@ def on_the_gpu() -> list[str]:
         f"The last QLoRA bar is {peak(large, 'qlora', 'checkpointing')} GiB, but {reserved:.1f} were reserved",
         f"A third less work, and {percent(1 - speed('lora') / speed('full'))[:-2]} % *slower*",
         f"at a utilisation of {percent(use['full'])}",
-        f"bring it to {percent(use['lora'])}",
+        f"LoRA reaches {percent(use['lora'])}",
         f"{speed('lora'):,.0f} tokens a second, {speed('lora') / speed('full'):.0%} of full fine-tuning's "
         f"{speed('full'):,.0f}",
     ]
