@@ -285,4 +285,4 @@ paths.lessons()
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [02 · The PEFT landscape](02_landscape.ipynb), open a model before and after training, and see where each family hides the change.
+# **Next:** [01 · The scaling dilemma](01_scaling_dilemma.ipynb), find the wall of your own machine, and what moves it; follow a line until it bends.

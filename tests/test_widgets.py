@@ -23,6 +23,7 @@ from peftlab.show.widgets.method_map import START, MethodMapWidget, method_map
 from peftlab.show.widgets.quiz import QuizWidget
 from peftlab.show.widgets.sixteen_levels import EVEN, place_levels
 from peftlab.show.widgets.static_widget import StaticWidget, module
+from peftlab.show.widgets.wall import memory_wall
 from peftlab.tasks.datasets import Split
 from tests import tiny
 
@@ -119,12 +120,12 @@ def test_an_output_has_a_live_view_a_twin_and_words():
     assert "model_id" in data[WIDGET_VIEW]
 
 
-@pytest.mark.parametrize("name", ["quiz", "predict", "scissors", "map", "levels"])
+@pytest.mark.parametrize("name", ["quiz", "predict", "scissors", "map", "levels", "wall"])
 def test_no_module_and_no_style_reaches_out(name, scissors_demo, levels_demo):
     widget = {"quiz": lambda: quiz("06"), "predict": lambda: predict("06.energy"), "scissors": lambda: scissors_demo}
-    widget["map"], widget["levels"] = method_map, lambda: levels_demo
+    widget |= {"map": method_map, "levels": lambda: levels_demo, "wall": memory_wall}
     page = widget[name]().twin().replace("http://www.w3.org/2000/svg", "")
-    assert not re.search(r"https?://|\bimport\s|@import|url\(", page.replace("await import(address)", ""))
+    assert not re.search(r"https?://|\bimport\s|@import|url\((?!#)", page.replace("await import(address)", ""))
     assert "window." not in page and "globalThis" not in page
 
 

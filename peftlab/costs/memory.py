@@ -24,7 +24,7 @@ backward pass has reached it), *end of backward* (all gradients are there), *ste
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from peftlab.costs import activations
@@ -45,12 +45,16 @@ KERNELS = ("loop", "foreach", "fused")
 
 @dataclass(frozen=True)
 class Memory:
-    """A prediction. `parts` add up to `total`, the peak in bytes; `moments` are the candidates for the peak."""
+    """A prediction. `parts` add up to `total`, the peak in bytes; `moments` are the candidates for the peak.
+
+    parts_at: the same parts at each of the moments.
+    """
 
     title: str
     parts: Mapping[str, int]
     moments: Mapping[str, int]
     assumptions: tuple[str, ...]
+    parts_at: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -160,9 +164,12 @@ def training(
         "working space": _step_space(trained, trained_bytes, optimizer, kernel),
     }
     sums = {name: sum(base.values()) + sum(parts.values()) for name, parts in moments.items()}
-    highest = moments[max(sums, key=lambda name: sums[name])]
     order = ("gradients", "activations", "logits and loss", "working space")
-    parts = {**base, **{name: highest.get(name, 0) for name in order}}
+    parts_at = {
+        moment: _above_zero({**base, **{name: parts.get(name, 0) for name in order}})
+        for moment, parts in moments.items()
+    }
+    parts = parts_at[max(sums, key=lambda name: sums[name])]
     name = method if isinstance(method, str) else type(method).__name__
     name = "qlora" if quantize and name == "lora" else name
     title = f"{a.name or a.family}, {name}, {batch} x {sequence} tokens, {dtype}"
@@ -178,7 +185,7 @@ def training(
         notes.append(
             f"of {name}'s activations only the inputs of its sites are counted: parameters exact, the rest a guess"
         )
-    return Memory(title, {k: v for k, v in parts.items() if v}, sums, tuple(notes))
+    return Memory(title, parts, sums, tuple(notes), parts_at)
 
 
 def inference(
@@ -200,7 +207,7 @@ def inference(
     }
     title = f"{a.name or a.family}, inference, {batch} x {sequence} tokens, {dtype}"
     total = sum(parts.values())
-    return Memory(title, {k: v for k, v in parts.items() if v}, {"last token": total}, ("one token at a time",))
+    return Memory(title, _above_zero(parts), {"last token": total}, ("one token at a time",))
 
 
 def cache_bytes(model: Any, batch: int, sequence: int, dtype: str = "bf16") -> int:
@@ -236,6 +243,10 @@ def what_fits(gigabytes: float, method: Any = "lora", *, reserve: float = 1.0, *
     found = {name: training(name, method, **settings) for name in published() if _reads(name, settings)}
     fitting = {name: memory for name, memory in found.items() if memory.fits(gigabytes, reserve=reserve)}
     return dict(sorted(fitting.items(), key=lambda item: -architecture(item[0]).parameters))
+
+
+def _above_zero(parts: Mapping[str, int]) -> dict[str, int]:
+    return {name: size for name, size in parts.items() if size}
 
 
 def _reads(name: str, settings: Mapping[str, Any]) -> bool:

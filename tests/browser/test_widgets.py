@@ -8,13 +8,14 @@ import torch
 
 from peftlab.bench import scissors_directions
 from peftlab.bench.results import Results
-from peftlab.course import question, scissors
+from peftlab.course import question, scissors, wall
 from peftlab.course.notebooks import METADATA, clean
 from peftlab.course.question import Option, Question, predict, quiz
 from peftlab.show.widgets import scissors as scissors_widget
 from peftlab.show.widgets.method_map import method_map
 from peftlab.show.widgets.quiz import QuizWidget
 from peftlab.show.widgets.sixteen_levels import SixteenLevelsWidget, place_levels
+from peftlab.show.widgets.wall import memory_wall
 from tests.browser.jupyterlab import errors_shown, off_site, open_notebook, run_all
 
 DARK = {
@@ -250,6 +251,54 @@ def test_a_mark_on_the_map_opens_its_method(open_page):
     assert page.locator("path.dot.chosen").count() == 1
 
 
+def test_the_wall_by_keyboard(open_page):
+    page = open_page(memory_wall())
+    verdict = page.locator(".peftlab-verdict")
+    assert "Does not fit: the step needs 50.2\u202fGiB, 27.2\u202fGiB too much" in verdict.inner_text()
+    press_until(page, "Tab", "Llama 2 7B")  # the list of models
+    page.keyboard.press("Tab")  # the ways of training are one stop
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    assert page.get_by_role("radio", name="QLoRA").is_checked()
+    assert "Fits: the step needs 21.6\u202fGiB" in verdict.inner_text() and "160\u202fMB" in verdict.inner_text()
+    page.get_by_role("checkbox", name="gradient checkpointing").press("Space")
+    page.get_by_role("radio", name="24\u202fGiB").press("ArrowUp")
+    page.get_by_role("radio", name="16\u202fGiB").press("ArrowUp")
+    assert "Fits: the step needs 5.36\u202fGiB, 1.64\u202fGiB to spare" in verdict.inner_text()
+    page.get_by_role("slider", name="tokens in a text").press("End")
+    assert page.get_by_role("slider", name="tokens in a text").get_attribute("aria-valuetext") == "4,096"
+    assert "Does not fit" in verdict.inner_text()
+    page.get_by_label("model").select_option("gpt2")
+    assert "GPT-2 is made for texts of up to 1,024 tokens" in verdict.inner_text()
+
+
+def test_the_wall_computes_what_the_library_does(open_page):
+    """Every model, method and kind of checkpointing, by the page's own arithmetic, to the byte."""
+    widget = memory_wall()
+    page = open_page(widget)
+    asked = [(m, k, again, n) for m in wall.MODELS for k in wall.METHODS for again in (0, 1) for n in (1, 512, 3000)]
+    found = page.evaluate(
+        """async ([module, lines, asked]) => {
+          const address = URL.createObjectURL(new Blob([module], { type: 'text/javascript' }));
+          const { peak } = (await import(address)).default;
+          return asked.map(([m, k, again, tokens]) => peak(lines[m][k][again], tokens).total);
+        }""",
+        [str(widget._esm), widget.lines, asked],
+    )
+    assert found == [wall.training(m, k, bool(again), n).total for m, k, again, n in asked]
+
+
+def test_the_wall_shows_every_model_and_method_it_has(open_page):
+    page = open_page(memory_wall(memory=80))
+    for model in wall.MODELS:
+        page.get_by_label("model").select_option(model)
+        for method in wall.METHODS:
+            page.get_by_role("radio", name=method, exact=True).check()
+            wanted = wall.training(model, method, False, 2048).gib
+            shown = page.locator("tr.sum .amount").inner_text().split("\u202f")[0].replace(",", "")
+            assert float(shown) == pytest.approx(wanted, rel=0.006), (model, method)
+
+
 def test_a_guess_can_be_dragged(open_page):
     page = open_page(scissors_demo())
     handle = page.locator(".draggable").first
@@ -324,6 +373,7 @@ def test_all_text_has_contrast_and_nothing_is_too_wide(open_page, page, theme, w
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(reduced_motion="reduce")  # and no colour on its way to another is measured
     shown = (quiz("06"), predict("06.energy"), predict("06.cut_to_8"), scissors_demo(), method_map(), levels_demo())
+    shown += (memory_wall(),)
     open_page(*shown, theme=DARK[theme])
     before = page.evaluate(TOO_FAINT)
     for option in page.locator(".peftlab-option").all():
@@ -448,21 +498,8 @@ def test_the_map_in_lab_names_notebooks_and_keeps_its_keys(lab, page):
     assert errors_shown(page) == []
 
 
-def test_placed_levels_reach_the_kernel(lab, page):
-    source = "import torch\nfrom peftlab.show.widgets.sixteen_levels import place_levels\n"
-    source += "placed = place_levels(torch.randn(64, 64), 'a random matrix')\nplaced"
-    save_notebook(lab.folder / "levels.ipynb", source, "1")
-    open_notebook(page, lab, "levels.ipynb")
-    run_all(page, lab, "levels.ipynb", seconds=120)
-    shown = page.locator(".jp-OutputArea-output .peftlab-widget").first
-    shown.get_by_role("slider", name="which level").focus()
-    page.keyboard.press("Home")
-    shown.get_by_role("slider", name="its place").focus()
-    for _ in range(10):
-        page.keyboard.press("ArrowRight")  # would move to another cell, were it Lab's
-    shown.get_by_role("button", name="Show the others").click()
-    run_last_cell(page, "print('first level', placed.levels[0], len(placed.levels), placed.shown)")
-    page.get_by_text("first level -0.95 16 True").wait_for()
+    shown = (quiz("06"), predict("06.energy"), predict("06.cut_to_8"), scissors_demo(), method_map(), levels_demo())
+    shown += (memory_wall(),)
     assert errors_shown(page) == []
 
 
