@@ -6,9 +6,9 @@ own (that of the head alone), so that the rate which is searched is that of the 
 depends on the budget, so it is searched for each arm: on the validation split with seed 0, until the best one has a
 worse neighbour on either side. Then five seeds, and the test split once for each.
 
-Controls: random entries of the six blocks; random entries, as many in each tensor as Fisher has there; Fisher's best inside each tensor, the same share
-of all; Fisher from few examples, from shuffled labels, with the head of another seed, with a trained head. For the deep
-dive: the entries that full fine-tuning moves most (LT-SFT), and diff pruning.
+Controls: random entries of the six blocks; random entries, as many in each tensor as Fisher has there; Fisher's best
+inside each tensor, the same share of all; Fisher from few examples, from shuffled labels, with the head of another
+seed, with a trained head. For the deep dive: the entries that full fine-tuning moves most (LT-SFT), and diff pruning.
 
 Some minutes on an H100, with PEFTLAB_WORKERS=12. With PEFTLAB_SECONDS the important cells come first; run it again to
 go on.
