@@ -45,7 +45,7 @@ from peftlab.tasks.training import train
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 HEAD_RATE = 3e-3  # of the head, in every arm
 FULL_RATE = 3e-4  # of the full fine-tuning whose movement LT-SFT looks at
-GATE_RATE = 0.1  # of diff pruning's gates: α has to come down from 5
+GATE_RATE = 0.3  # of diff pruning's gates: α has to come down from 5 in 90 steps whose rate falls to 0
 FIRST = {1e-4: 3e-2, 1e-3: 1e-2, 5e-3: 1e-2, 2e-2: 3e-3, 1e-1: 1e-3, 5e-1: 3e-4}  # budget: where the search begins
 METHODS: dict[str, tuple[Method | str, float]] = {  # and the first learning rate
     "head": ("head", HEAD_RATE),

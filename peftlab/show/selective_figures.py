@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -146,3 +146,15 @@ def two_by_two(results: Mapping[str, Any], budgets_: Sequence[float] = (1e-3, 5e
         {"which entries": name} | {f"{100 * b:g} %": mean(accuracies(results, f"{kind}/{b}")) for b in budgets_}
         for kind, name in names.items()
     ]
+
+
+def gates(draw: Callable[[float], Tensor], alphas: Sequence[float]) -> np.ndarray:
+    """Histograms of drawn gates, one for each α. draw: α -> many z."""
+    _, axes = plt.subplots(1, len(alphas), figsize=(7.2, 2.6), sharey=True)
+    for ax, alpha in zip(axes, alphas, strict=True):
+        z = draw(alpha).numpy()
+        ax.hist(z, bins=np.linspace(0, 1, 26), weights=np.full(len(z), 1 / len(z)), color=palette.BLUE)
+        ax.set_title(f"α = {alpha:g}: {(z == 0).mean():.0%} at 0, {(z == 1).mean():.0%} at 1", fontsize=9)
+        ax.set_xlabel("z")
+    axes[0].set_ylabel("share of draws")
+    return axes
