@@ -150,35 +150,36 @@ parity.prove(base, shira, next(datasets.batches(data.train, tokenizer, batch_siz
 # %% [markdown]
 # ## Train
 #
-# Forty steps of 16 definitions, one seed: the head alone, the Fisher mask, a random one. The head keeps its own learning rate, so what we choose is that of the mask.
+# Thirty steps of 16 definitions, one seed. We give the head a learning rate of its own, so that what we set is the rate of the mask alone. First the obvious comparison: Fisher and random with the *same* rate, one that suits Fisher. Then random with a rate of its own, ten times as high.
 
-# %% mystnb={"image": {"alt": "ALT-LOSSES"}} tags=["nbval-ignore-output"]
-few, held_out = data.train[:640], data.test[:300]
-
-
-def groups(model, lr):
-    head = [p for n, p in model.named_parameters() if p.requires_grad and "classifier" in n]
-    rest = [p for n, p in model.named_parameters() if p.requires_grad and "classifier" not in n]
-    return torch.optim.AdamW([{"params": head, "lr": 3e-3}, {"params": rest, "lr": lr}], weight_decay=0.0)
-
-
-def run(name, model, lr):
-    return train(model, tokenizer, few, held_out, optimizer=groups(model, lr), steps=40, batch_size=16, name=name)
+# %%
+few, held_out = data.train[:480], data.test[:300]
 
 
 def masked(scores):
+    torch.manual_seed(0)
     return peftlab.attach(copy.deepcopy(base), FishMask(keep_ratio=0.005, scores=scores))
 
 
+def run(name, model, lr):
+    own = dict(model.named_parameters())
+    head = [p for n, p in own.items() if p.requires_grad and "classifier" in n]
+    rest = [p for n, p in own.items() if p.requires_grad and "classifier" not in n]
+    adamw = torch.optim.AdamW([{"params": head, "lr": 3e-3}, {"params": rest, "lr": lr}], weight_decay=0.0)
+    return train(model, tokenizer, few, held_out, optimizer=adamw, steps=30, batch_size=16, name=name)
+
+
+# %% mystnb={"image": {"alt": "ALT-LOSSES"}} tags=["nbval-ignore-output"]
 head = copy.deepcopy(base).requires_grad_(False)
 head.classifier.requires_grad_(True)
 fish = masked(encoder)
-runs = [run("head only", head, 1.0), run("0.5 %, Fisher", fish, RATE_FISHER), run("0.5 %, random", masked("random"), RATE_RANDOM)]
-plots.losses(runs)
-plots.runs(runs, caption="40 steps of 16, one seed, 300 test definitions")
+runs = {"head": run("head only", head, 1.0), "fisher": run("Fisher, rate 1e-3", fish, 1e-3),
+        "same": run("random, rate 1e-3", masked("random"), 1e-3), "own": run("random, rate 1e-2", masked("random"), 1e-2)}
+plots.losses(list(runs.values()))
+plots.runs(list(runs.values()), caption="30 steps of 16, one seed, 300 test definitions")
 
 # %%
-assert runs[1].losses[-1] < runs[1].losses[0] and runs[1].accuracy > 0.6
+assert runs["fisher"].losses[-1] < runs["fisher"].losses[0] and runs["own"].accuracy > runs["head"].accuracy - 0.02
 
 # %% [markdown]
 # TEXT-TRAIN

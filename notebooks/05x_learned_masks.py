@@ -64,14 +64,14 @@ for t in range(1, 401):
     adam.step()
     if t in (5, 50, 400):
         first, others = moved.detach().abs()[:4], moved.detach().abs()[4:]
-        print(f"after {t:3} steps the four moved by {first.min():.2f} to {first.max():.2f}, "
-              f"the 36 others by {others.min():.2f} to {others.max():.2f}")
+        print(f"after {t:3} steps the four moved by {first.min():.2f} to {first.max():.2f}, the 36 others by up to "
+              f"{others.max():.2f}; {int((others > 0.9 * first.min()).sum())} of them nearly as far as the least of the four")
     if t == 5:
         early = others.max() / first.max()
 assert early > 0.9 and others.max() < first.min()
 
 # %% [markdown]
-# After five steps the list is worthless: **everything has moved by the same 0.10**, which is five times the learning rate. Adam divides each gradient by its own recent size, so at first an entry with a tiny gradient moves as far as one with a large gradient. Movement is not importance. It becomes so later, when entries arrive where they belong and stop.
+# After five steps the list is worthless: **most of the 40 have moved by the same 0.10**, five times the learning rate. Adam divides each gradient by its own recent size, so at first an entry with a tiny gradient moves as far as one with a large gradient. Movement is not importance. It becomes so later, when entries arrive where they belong and stop.
 #
 # The second phase goes back to $\theta^{(0)}$ and trains the chosen entries only, as in lesson 05.
 #
@@ -96,7 +96,7 @@ def gate(alpha, u, l, r):
 check("05x.gate", gate)
 # Stuck? Run hint("05x.gate", 1), then hint("05x.gate", 2), then solution("05x.gate").
 
-# %% mystnb={"image": {"alt": "Three histograms of 20,000 drawn gates. For alpha minus three nearly all gates are exactly zero. For alpha zero a third are exactly zero or below one half is no rule: about half are zero, most others one, few between. For alpha three nearly all are exactly one."}} tags=["nbval-ignore-output"]
+# %% mystnb={"image": {"alt": "Three histograms of 20,000 drawn gates. For alpha minus three nearly all gates are exactly zero. For alpha zero about half are exactly zero, a sixth exactly one, and the rest lie between. For alpha three most are exactly one and few zero."}} tags=["nbval-ignore-output"]
 gate = use("05x.gate", gate)
 l, r = -1.5, 1.5
 _ = selective_figures.gates(lambda alpha: gate(torch.full((20_000,), alpha), torch.rand(20_000), l, r), (-3.0, 0.0, 3.0))
