@@ -81,15 +81,15 @@ assert early > 0.9 and others.max() < first.min()
 #
 # The **hard concrete** gate (Louizos et al., 2017) has both. It is drawn anew in every step, with a number $\alpha_j$ that is learned and noise $u$ that is even between 0 and 1:
 #
-# $$s = \sigma\!\left(\log \frac{u}{1 - u} + \alpha\right), \qquad \bar s = s\,(r - l) + l, \qquad z = \min(1, \max(0, \bar s)) .$$
+# $$s = \sigma\!\left(\log \frac{u}{1 - u} + \alpha\right), \qquad \bar s = s\,(R - L) + L, \qquad z = \min(1, \max(0, \bar s)) .$$
 #
-# $s$ lies between 0 and 1. It is *stretched* to reach from $l$, below 0, to $r$, above 1. Then it is cut. Whatever falls below 0 becomes exactly 0, whatever falls above 1 exactly 1, and between them there is a slope. (This $\alpha$ is not LoRA's, and this $r$ is not a rank.)
+# $s$ lies between 0 and 1. It is *stretched* to reach from $L$, below 0, to $R$, above 1. Then it is cut. Whatever falls below 0 becomes exactly 0, whatever falls above 1 exactly 1, and between them there is a slope. (This $\alpha$ is not LoRA's. The papers write $l$ and $r$ for our $L$ and $R$.)
 #
 # ### Exercise 1 · The gate (4 minutes)
 
 # %% tags=["exercise"]
-def gate(alpha, u, l, r):
-    """z, drawn with the noise u (between 0 and 1). alpha, u: tensors of one shape. l < 0 and r > 1: numbers."""
+def gate(alpha, u, L, R):
+    """z, drawn with the noise u (between 0 and 1). alpha, u: tensors of one shape. L < 0 and R > 1: numbers."""
     return ...
 
 
@@ -98,8 +98,8 @@ check("05x.gate", gate)
 
 # %% mystnb={"image": {"alt": "Three histograms of 20,000 drawn gates. For alpha minus three nearly all gates are exactly zero. For alpha zero about half are exactly zero, a sixth exactly one, and the rest lie between. For alpha three most are exactly one and few zero."}} tags=["nbval-ignore-output"]
 gate = use("05x.gate", gate)
-l, r = -1.5, 1.5
-_ = selective_figures.gates(lambda alpha: gate(torch.full((20_000,), alpha), torch.rand(20_000), l, r), (-3.0, 0.0, 3.0))
+L, R = -1.5, 1.5
+_ = selective_figures.gates(lambda alpha: gate(torch.full((20_000,), alpha), torch.rand(20_000), L, R), (-3.0, 0.0, 3.0))
 
 # %% [markdown]
 # Two spikes, at exactly 0 and exactly 1, and a thin bridge between them for the gradient to walk over. $\alpha$ moves the mass from one spike to the other.
@@ -109,7 +109,7 @@ _ = selective_figures.gates(lambda alpha: gate(torch.full((20_000,), alpha), tor
 # We want few open gates, so we need a price. How many are open, $\sum_j [z_j > 0]$, jumps. But its *expected value* is smooth. For one gate: what is the chance that $z > 0$, as a function of $\alpha$? Pencil first. It comes out in one line.
 
 # %% tags=["exercise"]
-def chance_open(alpha, l, r):
+def chance_open(alpha, L, R):
     """The chance of z > 0, for each alpha, if u is even between 0 and 1."""
     return ...
 
@@ -138,11 +138,11 @@ def learned(price, steps=400):
     w, alpha = torch.zeros(40, requires_grad=True), torch.full((40,), 5.0, requires_grad=True)
     adam = torch.optim.Adam([{"params": w, "lr": 0.02}, {"params": alpha, "lr": 0.1}])
     for _ in range(steps):
-        z = gate(alpha, torch.rand(40).clamp(1e-6, 1 - 1e-6), l, r)
+        z = gate(alpha, torch.rand(40).clamp(1e-6, 1 - 1e-6), L, R)
         adam.zero_grad()
-        (loss(z * w) + price * chance_open(alpha, l, r).sum()).backward()
+        (loss(z * w) + price * chance_open(alpha, L, R).sum()).backward()
         adam.step()
-    return gate(alpha, torch.full((40,), 0.5), l, r).detach(), w.detach()
+    return gate(alpha, torch.full((40,), 0.5), L, R).detach(), w.detach()
 
 
 def says(price, found):
@@ -179,7 +179,7 @@ print(inspect.getsource(HardConcreteDelta.changed))
 for price in (1e-9, 1e-7, 1e-5, 1e-3):
     alpha = torch.tensor([5.0], requires_grad=True)
     adam = torch.optim.Adam([alpha], lr=0.1)
-    (price * chance_open(alpha, l, r).sum()).backward()
+    (price * chance_open(alpha, L, R).sum()).backward()
     size = alpha.grad.abs().item()
     adam.step()
     print(f"λ = {price:g}: gradient {size:.1e}, first step {5 - alpha.item():.4f} of the 0.1 that Adam would like")

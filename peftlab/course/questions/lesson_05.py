@@ -14,7 +14,7 @@ from peftlab.show.selective_figures import gaps
 QUIZ = [
     Question(
         "same_rate",
-        "Somebody trains a Fisher mask and a random mask of the same size, both with the learning rate that is best "
+        "Somebody trains a Fisher mask and a random mask of equal size, both with the learning rate that is best "
         "for Fisher. Fisher is nine points ahead. What follows?",
         [
             Option(
@@ -72,8 +72,8 @@ QUIZ = [
     ),
     Question(
         "file",
-        "From lesson 06: LoRA's A and B hold r (d_in + d_out) numbers. A LoRA and a sparse mask (values and places) train "
-        "equally many numbers in a matrix. Whose file is smaller?",
+        "LoRA (lesson 06) trains A and B, r (d_in + d_out) numbers. A sparse mask, stored as values and places, trains "
+        "equally many numbers of a matrix. Whose file is smaller?",
         [
             Option("The mask's: most of it is zeros", "No: LoRA stores no zeros either, and the mask stores places."),
             Option("Both are the same", "No: each value of the mask comes with its place, 4 bytes more."),
@@ -126,8 +126,8 @@ PREDICTIONS = [
         choices=["by more than 5 points", "by 1 to 5 points", "by less than 1 point, or not at all"],
         truth=lambda: 0 if _gap() > 5 else 1 if _gap() > 1 else 2,
         says=lambda: (
-            f"We measured {percent(at('fisher/0.005'))} with Fisher's choice, {percent(at('magnitude/0.005'))} with the "
-            f"largest numbers and {percent(at('random/0.005'))} at random, means of five seeds"
+            f"We measured {percent(at('fisher/0.005'))} with Fisher's choice, {percent(at('magnitude/0.005'))} with "
+            f"the largest numbers and {percent(at('random/0.005'))} at random, means of five seeds"
         ),
     ),
     Prediction(

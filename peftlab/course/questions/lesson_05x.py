@@ -7,7 +7,7 @@ from peftlab.course.question import Option, Prediction, Question
 QUIZ = [
     Question(
         "stretch",
-        "Why is s stretched to the range from l = -1.5 to r = 1.5 before it is cut?",
+        "Why is s stretched to the range from L = -1.5 to R = 1.5 before it is cut?",
         [
             Option(
                 "So that z can be exactly 0 and exactly 1, each with a chance above zero",
@@ -72,8 +72,8 @@ QUIZ = [
 PREDICTIONS = [
     Prediction(
         "movement",
-        "After how many steps of Adam (learning rate 0.02, true changes of 0.7 to 2) do the four entries stand out from "
-        "the 36 others?",
+        "After how many steps of Adam (learning rate 0.02, true changes of 0.7 to 2) do the four entries stand out "
+        "from the 36 others?",
         choices=["after 5 steps", "after some 50 steps", "never"],
         truth=1,
         says="After five steps all 40 have moved by nearly the same: five learning rates. After fifty the four are "
