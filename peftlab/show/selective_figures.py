@@ -26,6 +26,7 @@ SELECTORS = {"fisher": "highest Fisher", "magnitude": "largest magnitude", "rand
 BESIDE = {  # methods beside the curves: cell -> name
     "bitfit": "BitFit", "layer_norm": "LayerNorms", "last/1": "last block", "last/2": "last two blocks",
     "lora_qv/8": "LoRA on q, v, r = 8", "lora_all/8": "LoRA on all, r = 8",
+    "random_blocks/0.005": "at random, no embeddings",
 }  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def budgets(results: Mapping[str, Any]) -> Axes:
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
         ax.plot(shares, [mean(run) for run in runs], label=label, **style)
         ax.fill_between(shares, [min(r) for r in runs], [max(r) for r in runs], color=style["color"], alpha=0.13)
-    marks = ("D", "v", "P", "X", "<", ">")
+    marks = ("D", "v", "P", "X", "<", ">", "*")
     for marker, (cell, label) in zip(marks, BESIDE.items(), strict=True):
         found = accuracies(results, cell)
         if found:
@@ -83,9 +84,7 @@ def budgets(results: Mapping[str, Any]) -> Axes:
     for cell, label in (("full", "full fine-tuning"), ("head", "head only")):
         height = mean(accuracies(results, cell))
         ax.axhline(height, color=palette.GREY, linewidth=1.2, linestyle="-" if cell == "full" else ":")
-        ax.annotate(
-            label, (1, height), xytext=(-2, 3), textcoords="offset points", color=palette.GREY, ha="right", fontsize=9
-        )
+        ax.annotate(label, (6e-5, height), xytext=(3, 3), textcoords="offset points", color=palette.GREY, fontsize=9)
     ax.set_xscale("log")
     ax.set_xlim(6e-5, 1)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
@@ -120,13 +119,20 @@ def rates(results: Mapping[str, Any], arms: Mapping[str, str]) -> Axes:
     return ax
 
 
-def rows(results: Mapping[str, Any], cells: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows of a table: mean, lowest and highest test accuracy of five seeds, and the rate. cells: cell -> name."""
+def rows(results: Mapping[str, Any], cells: Mapping[str, str], trained: int = 0) -> list[dict[str, Any]]:
+    """Rows of a table: mean, lowest and highest test accuracy of five seeds, and the rate. cells: cell -> name.
+
+    trained: how many numbers train, for cells that do not say it (diff pruning's last phase).
+    """
     found = []
     for cell, name in cells.items():
         seeds = accuracies(results, cell)
         first = results["cells"][f"{cell}/0"]
-        row = {"trained beside the head": name, "numbers": first.get("trainable", HEAD) - HEAD, "accuracy": mean(seeds)}
+        row = {
+            "trained beside the head": name,
+            "numbers": first.get("trainable", HEAD + trained) - HEAD,
+            "accuracy": mean(seeds),
+        }
         found.append(row | {"lowest": min(seeds), "highest": max(seeds), "rate": f"{first['lr']:g}"})
     return found
 

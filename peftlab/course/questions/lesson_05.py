@@ -14,7 +14,7 @@ from peftlab.show.selective_figures import gaps
 QUIZ = [
     Question(
         "same_rate",
-        "Somebody trains a Fisher mask and a random mask of equal size, both with the learning rate that is best "
+        "Somebody trains a Fisher mask and a random one of equal size, both with the learning rate that is best "
         "for Fisher. Fisher is nine points ahead. What follows?",
         [
             Option(
@@ -23,7 +23,7 @@ QUIZ = [
             ),
             Option(
                 "Nothing yet: the random mask may need another rate",
-                "Yes. Entries that the loss feels little need larger steps. Search the rate for each arm, then compare.",
+                "Yes. Entries that the loss hardly feels need larger steps. Search each arm's rate, then compare.",
                 right=True,
             ),
             Option(
@@ -122,7 +122,7 @@ def _step() -> str:
 PREDICTIONS = [
     Prediction(
         "bet",
-        "0.5 % of the numbers train. By how much does Fisher's choice beat a random one, each at its own learning rate?",
+        "0.5 % of the numbers train. By how much does Fisher's choice beat a random one, each at its best rate?",
         choices=["by more than 5 points", "by 1 to 5 points", "by less than 1 point, or not at all"],
         truth=lambda: 0 if _gap() > 5 else 1 if _gap() > 1 else 2,
         says=lambda: (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peftlab.course.question import Option, Prediction, Question
+from peftlab.course.questions.lesson_05 import at, percent
 
 QUIZ = [
     Question(
@@ -78,5 +79,19 @@ PREDICTIONS = [
         truth=1,
         says="After five steps all 40 have moved by nearly the same: five learning rates. After fifty the four are "
         "ahead, and after four hundred there is no doubt.",
+    ),
+    Prediction(
+        "real",
+        "0.5 % of MiniLM's numbers, chosen by training (LT-SFT). Where does it land?",
+        choices=[
+            "below the random mask",
+            "about where the random mask is",
+            "about where full fine-tuning is, or above",
+        ],
+        truth=2,
+        says=lambda: (
+            f"LT-SFT has {percent(at('moved/0.005'))} and diff pruning {percent(at('diff/0.005'))}, a random mask "
+            f"{percent(at('random/0.005'))} and full fine-tuning {percent(at('full'))}, means of five seeds"
+        ),
     ),
 ]
