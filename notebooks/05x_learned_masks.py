@@ -8,6 +8,8 @@
 
 # %% [markdown] tags=["header"]
 # # 05x · Learn the mask
+#
+# *30 minutes (20 without the exercises), of which your machine computes for less than half a minute. Builds on [05 · Selective tuning](05_selective.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Lesson 05 chose the places first and trained after that. Why not let *training* choose? Because a choice has no gradient: an entry is in the mask or it is not, and there is no "slightly more in" to step towards.
@@ -64,8 +66,9 @@ for t in range(1, 401):
     adam.step()
     if t in (5, 50, 400):
         first, others = moved.detach().abs()[:4], moved.detach().abs()[4:]
+        near = int((others > 0.9 * first.min()).sum())
         print(f"after {t:3} steps the four moved by {first.min():.2f} to {first.max():.2f}, the 36 others by up to "
-              f"{others.max():.2f}; {int((others > 0.9 * first.min()).sum())} of them nearly as far as the least of the four")
+              f"{others.max():.2f}; {near} of them as far as the least of the four, or nearly")
     if t == 5:
         early = others.max() / first.max()
 assert early > 0.9 and others.max() < first.min()
@@ -99,7 +102,8 @@ check("05x.gate", gate)
 # %% mystnb={"image": {"alt": "Three histograms of 20,000 drawn gates. For alpha minus three nearly all gates are exactly zero. For alpha zero about half are exactly zero, a sixth exactly one, and the rest lie between. For alpha three most are exactly one and few zero."}} tags=["nbval-ignore-output"]
 gate = use("05x.gate", gate)
 L, R = -1.5, 1.5
-_ = selective_figures.gates(lambda alpha: gate(torch.full((20_000,), alpha), torch.rand(20_000), L, R), (-3.0, 0.0, 3.0))
+many = 20_000
+_ = selective_figures.gates(lambda alpha: gate(torch.full((many,), alpha), torch.rand(many), L, R), (-3.0, 0.0, 3.0))
 
 # %% [markdown]
 # Two spikes, at exactly 0 and exactly 1, and a thin bridge between them for the gradient to walk over. $\alpha$ moves the mass from one spike to the other.
@@ -145,9 +149,11 @@ def learned(price, steps=400):
     return gate(alpha, torch.full((40,), 0.5), L, R).detach(), w.detach()
 
 
+# %% tags=["nbval-ignore-output"]
 def says(price, found):
     z, w = found
-    return f"λ = {price:g}: {int((z > 0).sum())} gates open, {int((z[:4] > 0).sum())} of the four; loss {loss(z * w):.2f}"
+    opened, right = int((z > 0).sum()), int((z[:4] > 0).sum())
+    return f"λ = {price:g}: {opened} gates open, {right} of the four; loss {loss(z * w):.2f}"
 
 
 drag("λ =", [0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0], learned, start=0.0, describe=says)
@@ -239,3 +245,5 @@ quiz("05x")
 
 # %% [markdown] tags=["footer"]
 # ---
+#
+# *Back to your lesson.*
