@@ -8,7 +8,8 @@ worse neighbour on either side. Then five seeds, and the test split once for eac
 
 Controls: random entries of the six blocks; random entries, as many in each tensor as Fisher has there; Fisher's best
 inside each tensor, the same share of all; Fisher from few examples, from shuffled labels, with the head of another
-seed, with a trained head. For the deep dive: the entries that full fine-tuning moves most (LT-SFT), and diff pruning.
+seed, with a trained head. For the deep dive: the entries that full fine-tuning moves most (LT-SFT), and diff pruning;
+its gates under higher prices; and, because both train twice, a random mask and full fine-tuning with twice the steps.
 
 Some minutes on an H100, with PEFTLAB_WORKERS=12. With PEFTLAB_SECONDS the important cells come first; run it again to
 go on.
@@ -17,6 +18,7 @@ go on.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 import os
@@ -98,7 +100,7 @@ class Arm:
     key: str
     first: float  # the learning rate in the middle of the first three
     rank: int
-    like: str = ""  # the arm whose rate is taken over; none: its own is searched
+    under: str = ""  # before the key, in the results
 
 
 def all_plans(scale: Scale, folder: str) -> list[parallel.Plan]:
@@ -117,7 +119,11 @@ def all_plans(scale: Scale, folder: str) -> list[parallel.Plan]:
     arms += at("moved", 5e-3, 2e-2, rank=6) + at("smallest", 5e-3, rank=6) + at("magnitude_each", 5e-3, 2e-2, rank=6)
     plans += [arm(scale, each, folder) for each in arms]
     plans += [looked_at(scale, folder, seed) for seed in scale.seeds]
-    plans += [diff_pruning(scale, folder)]
+    plans += [diff_pruning(scale, folder), gates(scale)]
+    twice = dataclasses.replace(scale, steps=2 * scale.steps)  # as long as both phases of LT-SFT together
+    plans += [
+        arm(twice, Arm(key, first, 9, "long/"), folder) for key, first in (("random/0.005", 1e-2), ("full", 3e-4))
+    ]
     return plans
 
 
@@ -130,16 +136,16 @@ def arm(scale: Scale, each: Arm, folder: str) -> parallel.Plan:
     """Choose the learning rate, then five seeds; after Fisher at 0.5 %, the same with other Fisher informations."""
     tried: dict[float, dict[str, Any]] = {}
     wanted = {RATES[i] for i in beside(RATES.index(each.first))}
-    given = {"scale": scale, "key": each.key, "folder": folder}
+    given, name = {"scale": scale, "key": each.key, "folder": folder}, f"{each.under}{each.key}"
     while wanted:
         found = yield {
-            f"choose/{each.key}/{lr}": Job(fit, {**given, "lr": lr, "seed": 0, "on": "validation"}, each.rank)
+            f"choose/{name}/{lr}": Job(fit, {**given, "lr": lr, "seed": 0, "on": "validation"}, each.rank)
             for lr in sorted(wanted)
         }
-        tried |= {lr: found[f"choose/{each.key}/{lr}"] for lr in wanted}
+        tried |= {lr: found[f"choose/{name}/{lr}"] for lr in wanted}
         wanted = {RATES[i] for i in beside(RATES.index(best(tried)))} - set(tried)
     given["lr"] = best(tried)
-    yield {f"{each.key}/{seed}": Job(fit, {**given, "seed": seed, "on": "test"}, each.rank) for seed in scale.seeds}
+    yield {f"{name}/{seed}": Job(fit, {**given, "seed": seed, "on": "test"}, each.rank) for seed in scale.seeds}
     if each.key == "fisher/0.005":
         yield {
             f"{kind}/0.005/{seed}": Job(fit, {**given, "key": f"{kind}/0.005", "seed": seed, "on": "test"}, 6)
@@ -178,6 +184,15 @@ def diff_pruning(scale: Scale, folder: str) -> parallel.Plan:
     }
 
 
+def gates(scale: Scale) -> parallel.Plan:
+    """Does a higher price close diff pruning's gates, or an Adam that sees smaller gradients? The first phase alone."""
+    yield {
+        f"gates/{penalty}/{eps}": Job(gates_after, {"scale": scale, "penalty": penalty, "eps": eps}, 9)
+        for penalty in (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+        for eps in (1e-8, 1e-12)
+    }
+
+
 # ---- in the processes of the pool ----------------------------------------------------------------------------------
 
 
@@ -196,14 +211,15 @@ def fresh(seed: int) -> nn.Module:
     return model
 
 
-def optimizer(model: nn.Module, groups: Mapping[str, float]) -> torch.optim.AdamW:
+def optimizer(model: nn.Module, groups: Mapping[str, float], eps: float = 1e-8) -> torch.optim.AdamW:
     """AdamW. groups: a part of the name and the rate of what is called so; the first that fits counts."""
     parameters: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = next(rate for part, rate in groups.items() if part in name)
             parameters.setdefault(rate, []).append(parameter)
-    return torch.optim.AdamW([{"params": own, "lr": rate} for rate, own in parameters.items()], weight_decay=0.0)
+    params = [{"params": own, "lr": rate} for rate, own in parameters.items()]
+    return torch.optim.AdamW(params, weight_decay=0.0, eps=eps)
 
 
 def trained(scale: Scale, model: nn.Module, lr: float, seed: int, **groups: float) -> None:
@@ -244,26 +260,41 @@ def tested(scale: Scale, model: nn.Module, on: str) -> dict[str, float]:
     return {"accuracy": round(found.accuracy, 5), "loss": round(found.loss, 4)}
 
 
-def diff_fit(scale: Scale, budget: float, penalty: float, lr: float, seed: int, on: str) -> dict[str, Any]:
-    """Diff pruning's three phases: w and α with the penalty; the k largest z w; these alone, as long again."""
+def first_phase(scale: Scale, budget: float, penalty: float, seed: int, eps: float = 1e-8) -> nn.Module:
+    """Diff pruning's w and α, trained with the price of open gates."""
     model = peftlab.attach(fresh(seed), DiffPruning(keep_ratio=budget, sparsity_penalty=penalty))
     _, tokenizer, data = loaded()
+    train(
+        model, tokenizer, data.train, seed=seed, steps=scale.steps, batch_size=scale.batch_size, progress=False,
+        optimizer=optimizer(model, {"classifier": HEAD_RATE, "_alpha": GATE_RATE, "": FULL_RATE}, eps),
+        extra_loss=peftlab.penalty,
+    )  # fmt: skip
+    return model
+
+
+def diff_fit(scale: Scale, budget: float, penalty: float, lr: float, seed: int, on: str) -> dict[str, Any]:
+    """Diff pruning's three phases: w and α with the penalty; the k largest z w; these alone, as long again."""
     record: dict[str, Any] = {"lr": lr, "penalty": penalty}
     try:
-        train(
-            model, tokenizer, data.train, seed=seed, steps=scale.steps, batch_size=scale.batch_size, progress=False,
-            optimizer=optimizer(model, {"classifier": HEAD_RATE, "_alpha": GATE_RATE, "": FULL_RATE}),
-            extra_loss=peftlab.penalty,
-        )  # fmt: skip
-        dense = tested(scale, model, on)
+        model = first_phase(scale, budget, penalty, seed)
+        record["before_pruning"] = tested(scale, model, on)["accuracy"]
         found = {name: change for name, change in sparse.changes(model).items() if not name.startswith("classifier")}
-        record["before_pruning"] = dense["accuracy"]
         record["changed"] = round(sum(int((d != 0).sum()) for d in found.values()) / size(pool(fresh(seed))), 4)
         model = peftlab.attach(fresh(seed), DiffPruning(keep_ratio=budget, start=found))
         trained(scale, model, lr, seed)
     except PeftLabError as error:
         return record | {"failed": str(error).partition(".")[0]}
     return record | tested(scale, model, on)
+
+
+def gates_after(scale: Scale, penalty: float, eps: float) -> dict[str, Any]:
+    """The first phase with seed 0: the share of gates that are open at u = 1/2, and the model on validation data."""
+    model = first_phase(scale, 5e-3, penalty, 0, eps)
+    alphas = [p.detach() for name, p in model.named_parameters() if name.endswith("_alpha")]
+    opened = sum(int((alpha > 0).sum()) for alpha in alphas)  # l = -r: open at u = 1/2 where α > 0
+    lowest = min(float(alpha.min()) for alpha in alphas)
+    record = {"open": round(opened / size(dict(enumerate(alphas))), 4), "lowest_alpha": round(lowest, 3)}
+    return record | tested(scale, model, "validation")
 
 
 # ---- choosing entries ---------------------------------------------------------------------------------------------
