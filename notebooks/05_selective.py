@@ -39,7 +39,7 @@ from peftlab.methods import BEFT, BitFit, FishMask, LastLayers, SHiRA
 from peftlab.methods.selective import sparse
 from peftlab.methods.selective.fishmask import empirical_fisher
 from peftlab.show import plots, selective_figures
-from peftlab.tasks import datasets, metrics, models
+from peftlab.tasks import datasets, models
 from peftlab.tasks.training import train
 
 # %%
@@ -59,7 +59,7 @@ base, tokenizer = models.load("minilm", num_labels=len(data.classes))
 #
 # $\delta$ is the change, $\odot$ multiplies entry by entry, and the **mask** $m$ has $k$ ones. Where it has a zero nothing ever changes. Adapters and prompts put something *new* into a model; here nothing is added, so the trained model has its old shape and speed.
 #
-# So the only question is: *which* ones?
+# The question is: *which* ones?
 #
 # ## How much does the task feel a number?
 #
@@ -83,7 +83,7 @@ check("05.fisher", fisher)
 # Stuck? Run hint("05.fisher", 1), then hint("05.fisher", 2), then solution("05.fisher").
 
 # %% [markdown]
-# The gradients must come one example at a time. A training step averages over its batch first, where opposite signs cancel; squares taken after that are something else. Check your function on one matrix of the real model, against the library's, and see what the shortcut would have chosen.
+# The gradients must come one example at a time. A training step averages over its batch first, where opposite signs cancel, and squares taken after that are something else. Check your function on one matrix, against the library's, and see what the shortcut would choose.
 
 # %% tags=["nbval-ignore-output"]
 fisher = use("05.fisher", fisher)
@@ -123,7 +123,7 @@ masks = {"highest Fisher": top_k_masks(encoder, round(0.005 * N)),
 _ = selective_figures.where({title: selective_figures.counts(mask) for title, mask in masks.items()})
 
 # %% [markdown]
-# The numbers are percent of the choice. **Fisher** crowds into the top: in the stored runs, with 1,024 examples, 56 % of its choice lies in the last block, and 29 % in the output matrices of the attention. Queries and keys get 1 % together. Of the **largest** numbers, 40 % lie exactly there. The **random** choice takes what there is most of: 53 % is embeddings, mostly of words that no definition uses. 46 % of the random numbers have a Fisher information of zero. They *cannot* learn: no example ever gives them a gradient.
+# The numbers are percent of the choice. **Fisher** crowds into the top: in the stored runs, with 1,024 examples, 56 % of its choice lies in the last block, and 29 % in the output matrices of the attention. Queries and keys get 1 % together. Of the **largest** numbers, 40 % lie exactly there. The **random** choice takes what there is most of: 53 % is embeddings, mostly of words that no definition uses. 46 % of the random numbers have a Fisher information of exactly zero: none of the 1,024 examples gives them any gradient.
 #
 # Would you change your bet?
 
@@ -190,7 +190,7 @@ ends = {name: sum(each.losses[-5:]) / 5 for name, each in runs.items()}
 assert ends["fisher"] < ends["same"] - 0.1 and ends["own"] < ends["same"] - 0.1 and ends["same"] < ends["head"] + 0.05
 
 # %% [markdown]
-# At the same rate Fisher is far ahead, and random is hardly better than no mask at all. You could write that up. But with a rate of its own, random is back in the race. **Equal settings are not a fair comparison. Equal search is.** Xu and Zhang (2024) say of random masks that they work with a learning rate "larger than expected", and need one.
+# At the same rate Fisher is far ahead, and random is hardly better than no mask at all. You could write that up. But with a rate of its own, random is back in the race. **Equal settings are not a fair comparison. Equal search is.** Of random masks, Xu and Zhang (2024) say so too: they allow, and need, large rates.
 #
 # ## The bet, settled
 #
@@ -202,24 +202,24 @@ _ = selective_figures.budgets(stored)
 # %% [markdown]
 # (Bands go from the lowest to the highest seed; the axis begins at 80 %.)
 #
-# **At 0.5 %, random wins.** It has 86.6 %, the largest numbers 85.7 %, Fisher's choice 85.5 %. Random is ahead of Fisher with every one of the five seeds, by 0.8 to 1.4 points. At 2 % it is ahead with every seed again, by 1.2 points on average. And it did so with a handicap: after training, 41 % of its numbers stood exactly where they started. Draw from the six blocks only, no embeddings, and 0.5 % of the numbers reach 87.0 %. Training everything, we reach 87.0 %.
+# **At 0.5 %, random wins.** It has 86.6 %, the largest numbers 85.7 %, Fisher's choice 85.5 %. Random is ahead of Fisher with every one of the five seeds, by 0.8 to 1.4 points (a 95 % interval for the mean, as far as seeds go: 0.8 to 1.5). At 2 % it is ahead with every seed again, by 1.2 points on average. And it did so with a handicap: after training, 41 % of its numbers stood exactly where they started. Draw from the six blocks only, no embeddings, and 0.5 % of the numbers reach 87.0 %. Training everything, we reach 87.0 %. ([Lesson 06](06_lora.ipynb) says 87.4 %: there the head has the same rate as the rest.)
 #
 # **At 0.01 %, Fisher wins.** With 2,257 numbers it has 84.6 %, random 83.7 %; it is ahead with every seed, by 0.1 to 1.4 points. At 0.1 % the three cannot be told apart. From 10 % on it does not matter how you choose.
 #
 # How sure is that? The signs agree over five seeds, but all arms share one task, one small model and the same 1,200 texts. A standard error of one accuracy is about 1 point. Whether largest beats Fisher, we cannot say: of five seeds it is ahead with two.
 #
-# Sung et al. report that their mask with 0.5 % matches full training on GLUE, with BERT-large. Here it stays 1.5 points below. What would change our mind about random: a task where it loses although its rate was searched.
+# Sung et al. report that their mask with 0.5 % matches full training on GLUE, with BERT-large. Here it stays 1.5 points below. A task where random loses although its rate was searched would change our mind.
 #
 # ### How to be fooled
 #
-# Here is why the rate decides. Each point is one run, seed 0.
+# Why does the rate decide so much? Each point is one run, seed 0.
 
 # %% mystnb={"image": {"alt": "Validation accuracy against the learning rate. Fisher at 0.5 percent is best at 1e-3, begins to fall at 3e-3 and lies at 0.08 from 1e-2 on. Largest is best at 1e-2, random at 3e-2; random still has 0.77 at 1e-1. Full fine-tuning is best at 3e-4."}}
 _ = selective_figures.rates(stored, {"fisher/0.005": "0.5 %, Fisher", "magnitude/0.005": "0.5 %, largest",
                                      "random/0.005": "0.5 %, random", "full": "full fine-tuning"})
 
 # %% [markdown]
-# Fisher's numbers want a rate of 1e-3, the largest 1e-2, random ones 3e-2: **a factor of thirty between the first and the last.** At 1e-2 random has 86.8 % on validation data and Fisher 7.5 %, less than guessing. So one rate for all gives any winner you like: at 1e-3, as above, Fisher; at 1e-2, random by 79 points.
+# Fisher's numbers want a rate of 1e-3, the largest 1e-2. Random ones are content with any from 3e-3 to 3e-2, the last being best by a hair. At 1e-2 random has 86.8 % on validation data and Fisher 7.5 %, less than guessing. So one rate for all gives any winner you like: at 1e-3, as above, Fisher; at 1e-2, random by 79 points. (The grid has two rates in each decade. A finer one may give Fisher some tenths.)
 #
 # Fisher chose numbers that the loss feels strongly, so a small step is a large change. In the end its numbers had moved by 0.007 (root mean square), the random ones by 0.14, twenty times as far. The budget matters too: random ones want 1e-1 at 0.01 %, 3e-4 at 50 %. The fewer train, the further each has to go.
 #
@@ -233,7 +233,7 @@ plots.table(selective_figures.two_by_two(stored), caption="Test accuracy by shar
 # %% [markdown]
 # At 0.5 % and 2 %, *either half* of Fisher's choice costs about as much as the whole. At 0.1 % something else shows: its entries, spread evenly over all tensors, are the best of all, 85.6 % against 84.9 % for random, ahead with every seed. So sensitivity is a fair guide while there is little to spend, if it may not crowd into one block.
 #
-# Does Fisher at least know the task? We shuffled the labels and chose again: 88 % of the entries were the same, and they gave 85.3 % instead of 85.5 %. With 32 examples instead of 1,024, 72 % were the same, and gave 85.3 %. With the head of another seed, 70 %. **This mask says much about the model and little about the task.**
+# Does Fisher at least know the task? We shuffled the labels and chose again: 88 % of the entries were the same, and they gave 85.3 % instead of 85.5 %. With 32 examples instead of 1,024, 72 % were the same, and gave 85.3 %. With the head of another seed, 70 %; with a trained head, 62 %, and 85.5 % again. **This mask says much about the model and little about the task.**
 #
 # Why are random entries better? We do not know. A guess: the most sensitive numbers feed the same few features, so that 100,000 of them do little more than a few, and random ones reach everywhere. That could be tested; we have not.
 #
@@ -268,7 +268,7 @@ plots.table(selective_figures.rows(stored, {
 # %% [markdown]
 # With a tenth of a percent of the numbers, BitFit goes 70 % of the way from the head alone (80.6 %) to full fine-tuning (87.0 %): it has 85.1 %. The LayerNorms, their weights and biases, are 9,984 numbers and reach 85.5 %: more than a random mask of twice as many, with every seed. No scores, no places, no search in 22 million. Ben Zaken et al. find BitFit competitive with full fine-tuning on small and medium data; here it stays 1.9 points below. A whole block, 1.8 million numbers, does no better.
 #
-# [Lesson 03](03_adapters.ipynb) has met this before: most of what its adapters added to this task was the same vector for every token, and a bias is just that. So do not expect it of a task that needs features which the model does not have.
+# [Lesson 03](03_adapters.ipynb) has met this before: most of what its adapters added to this task was the same vector for every token, and a bias is just that. Do not expect as much of a task that needs new features.
 #
 # A bias cannot look at the input. One kind of bias can therefore do nothing at all. Which?
 
@@ -280,7 +280,7 @@ for part in ("query", "key", "value"):
     print(f"{part:5} gradient of the bias, largest entry {gradient.abs().max():.0e}")
 
 # %% [markdown]
-# The **key's bias**. It adds the same to the scores of all keys of a query, and the softmax ignores what is equal for all. Its gradient is rounding noise. (And Adam, which divides noise by noise, moves it all the same.)
+# The **key's bias**. It adds the same to the scores of all keys of a query, and the softmax ignores what is equal for all. Its gradient is rounding noise.
 #
 # And a model *without* biases? Most language models since Llama are built so.
 
@@ -296,11 +296,9 @@ with_biases = peftlab.attach(copy.deepcopy(tiny), BEFT())
 print("BEFT:  ", peftlab.count_parameters(with_biases))
 
 # %% [markdown]
-# **BEFT** (Huang et al., 2025) adds a vector of zeros behind the values' projections and trains that. It is no longer selective: the model gets new numbers, and on disk a bias that its config does not know. (`peft` refuses to merge it for that reason; our library merges and warns in its card.)
+# **BEFT** (Huang et al., 2025) adds a vector of zeros behind the values' projections and trains that. It is no longer selective: the model gets new numbers. (`peft` refuses to merge them into a layer without a bias. Ours merges, and its card warns: the model's config does not know that bias.)
 #
 # ## What it costs on disk
-#
-# Sparse changes make small files. How small? Each value must say where it belongs.
 #
 # ### Exercise 4 · The file (5 minutes)
 #
@@ -332,7 +330,7 @@ assert 0 < size - counted.total < 30_000
 #
 # ## What it costs to train
 #
-# One number in two hundred trains. What does that do to the time of a step?
+# One number in two hundred trains. What does a step cost?
 
 # %%
 predict("05.step")
@@ -376,7 +374,7 @@ quiz("05")
 #
 # - A selective method trains $\theta + m \odot \delta$: nothing is added to the model, and the question is which numbers.
 # - At 0.5 % a random choice beat Fisher's by 1.1 points, with every seed; at 0.01 % Fisher was ahead. From 10 % on the choice did not matter.
-# - The best learning rates differed by a factor of thirty. At one rate for all, the rate picks the winner.
+# - Each choice has a learning rate of its own. At one rate for all, the rate picks the winner.
 # - Fisher's mask hardly changes if the labels are shuffled.
 # - 9,984 numbers of LayerNorms do 77 % of what 22.6 million do. A key's bias does nothing, and Llama has no biases.
 # - Places cost as much as values. Scattered numbers save optimiser states, and no time in the passes.
