@@ -57,13 +57,13 @@ base, tokenizer = models.load("minilm", num_labels=len(data.classes))
 #
 # $$\theta' = \theta + m \odot \delta, \qquad m \in \{0, 1\}^N .$$
 #
-# $\delta$ is the change, $\odot$ multiplies entry by entry, and the **mask** $m$ has $k$ ones. Where it has a zero nothing ever changes. Adapters and prompts put something *new* into a model; here nothing is added, so the trained model has its old shape and speed.
+# $\delta$ is the change, $\odot$ multiplies entry by entry, and the **mask** $m$ has $k$ ones. Nothing is added: the trained model has its old shape and speed.
 #
 # The question is: *which* ones?
 #
 # ## How much does the task feel a number?
 #
-# Show the model one definition $x$ with its topic $y$, and take the gradient of $\log p_\theta(y \mid x)$ with respect to $\theta_j$. A large gradient, of either sign, means: move this number a little, and what the model says about this example moves much. Sung et al. (2021) square it and average over $n$ examples:
+# Show the model one definition $x$ with its topic $y$, and take the gradient of $\log p_\theta(y \mid x)$ with respect to $\theta_j$. A large gradient, of either sign, means: a small step of this number changes much of what the model says. Sung et al. (2021) square it and average over $n$ examples:
 #
 # $$\hat F_j = \frac{1}{n} \sum_{i=1}^{n} \left( \frac{\partial \log p_\theta(y_i \mid x_i)}{\partial \theta_j} \right)^2 .$$
 #
@@ -130,14 +130,14 @@ _ = selective_figures.where({title: selective_figures.counts(mask) for title, ma
 # %% [markdown]
 # ## The class
 #
-# Where training really happens, the library keeps $k$ values and their places, and adds them to the frozen tensor in every pass:
+# The library keeps $k$ values and their places, and adds them to the frozen tensor in every pass:
 
 # %%
 print(inspect.getsource(sparse.added_at))
 print(inspect.getsource(sparse.SparseDelta.changed))
 
 # %% [markdown]
-# Hugging Face `peft` has no FISH Mask. It has **SHiRA** (Bhardwaj et al., 2024), which trains chosen entries of single linear layers, the same number in each, and takes any mask you give it. There the two formulas are one, so that is where we compare; the mask is of largest magnitudes.
+# Hugging Face `peft` has no FISH Mask. It has **SHiRA** (Bhardwaj et al., 2024), which trains chosen entries of single linear layers, the same number in each, and takes any mask you give it. There the two formulas are one, so there we compare, with a mask of largest magnitudes.
 
 # %%
 from peftlab import parity
@@ -155,7 +155,7 @@ parity.prove(base, shira, next(datasets.batches(data.train, tokenizer, batch_siz
 # %% [markdown]
 # ## A trap: one rate for all
 #
-# Now train. Twenty-four steps of 16 definitions, one seed. The head gets a learning rate of its own, 3e-3, so that what we set is the rate of the mask alone. First the obvious comparison: Fisher and random with the *same* rate, 1e-3. Equal settings, so it is fair. Is it? Then random once more, with ten times that rate.
+# Now train. Twenty-four steps of 16 definitions, one seed. The head has a learning rate of its own, 3e-3; we set that of the mask. First the obvious comparison: Fisher and random at the *same* rate, 1e-3. Then random once more, at ten times that.
 
 # %%
 few, held_out = data.train[:384], data.test[:240]
@@ -225,7 +225,7 @@ _ = selective_figures.rates(stored, {"fisher/0.005": "0.5 %, Fisher", "magnitude
 #
 # ### Is it the entries, or the tensors?
 #
-# Fisher decides two things at once: *how many* numbers each tensor gets, and *which* ones inside it. Take them apart. Keep its numbers per tensor and draw the entries at random; or give every tensor the same share and take the best entries inside. Each row with its own search for the rate.
+# Fisher decides two things: *how many* numbers each tensor gets, and *which* ones inside it. Take them apart: keep its numbers per tensor and draw the entries at random, or give every tensor the same share and take the best entries. Each row has its own search for the rate.
 
 # %%
 plots.table(selective_figures.two_by_two(stored), caption="Test accuracy by share that trains, mean of five seeds")
@@ -235,7 +235,7 @@ plots.table(selective_figures.two_by_two(stored), caption="Test accuracy by shar
 #
 # Does Fisher at least know the task? We shuffled the labels and chose again: 88 % of the entries were the same, and they gave 85.3 % instead of 85.5 %. With 32 examples instead of 1,024, 72 % were the same, and gave 85.3 %. With the head of another seed, 70 %; with a trained head, 62 %, and 85.5 % again. **This mask says much about the model and little about the task.**
 #
-# Why are random entries better? We do not know. A guess: the most sensitive numbers feed the same few features, so that 100,000 of them do little more than a few, and random ones reach everywhere. That could be tested; we have not.
+# Why are random entries better? We do not know. A guess: the most sensitive numbers feed the same few features, so that 100,000 do little more than a few. That could be tested; we have not.
 #
 # ## The surprise: biases
 #
@@ -354,7 +354,7 @@ assert seconds["0.5 %, Fisher"] > 0.7 * seconds["full"] and seconds["last block"
 # %% [markdown]
 # **Scattered numbers make the passes no cheaper.** In the stored measurement (32 texts of 32 tokens, one thread) forward and backward pass with a random 0.5 % took 100 % of the time that training everything takes. Autograd works out the gradient of each *whole* matrix and then picks the chosen entries out of it. The whole step took 83 %, because AdamW has less to do, and that is the saving. BitFit's passes took 71 %: it needs no matrix's gradient at all. The last block alone took 46 %, because nothing below it needs a backward pass.
 #
-# Memory: AdamW's states shrink from 181 MB to 0.9 MB, as they do with any method that trains little. The peak falls from 481 MB to 346 MB, less far than with LoRA on query and value (243 MB), since whole gradients and changed copies of whole tensors live for a while. And with *half* of all numbers in the mask the peak is 614 MB, more than full fine-tuning. (Special sparse kernels can do better; ours are plain PyTorch.)
+# Memory: AdamW's states shrink from 181 MB to 0.9 MB. The peak falls from 481 MB to 346 MB, less far than with LoRA on query and value (243 MB), since whole gradients and changed copies of whole tensors live for a while. And with *half* of all numbers in the mask the peak is 614 MB, more than full fine-tuning.
 #
 # ## When to use selective tuning
 #

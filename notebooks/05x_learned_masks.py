@@ -207,15 +207,15 @@ plots.table(selective_figures.rows(stored, {
 }, trained=112_827), caption="Test accuracy, five seeds, 1,200 definitions")
 
 # %% [markdown]
-# **Here learning the mask pays.** LT-SFT reaches 87.5 % and diff pruning 87.6 %. Both are ahead of the random mask with every seed, by 0.9 and 1.0 points on average. Full fine-tuning has 87.0 %; of five seeds LT-SFT is ahead of it with four and diff pruning with four, so that 0.5 % of the numbers may even be *better* than all. We would not bet on that: the gaps, 0.5 and 0.6 points, are no larger than what seeds do.
+# **Here learning the mask pays.** LT-SFT reaches 87.5 % and diff pruning 87.6 %. Both are ahead of the random mask with every seed, by 0.9 and 1.0 points on average. Full fine-tuning has 87.0 %; each is ahead of it with four of the five seeds. May 0.5 % of the numbers be *better* than all? We would not bet on it: the gaps, 0.5 and 0.6 points, are no larger than what seeds do.
 #
 # Look closer, and the result gets stranger.
 #
-# **The two masks have nothing to do with sensitivity.** Of LT-SFT's places, 0.4 % are in the Fisher mask too. Two random masks would share 0.5 %. Fisher put 56 % of its choice into the last block, LT-SFT 12 %: its places are spread over all blocks, and next to none are embeddings.
+# **The places are not the sensitive ones.** Of LT-SFT's, 0.4 % are in the Fisher mask too. Two random masks would share 0.5 %. Fisher put 56 % of its choice into the last block, LT-SFT 12 %: its places are spread over all blocks, and next to none are embeddings.
 #
-# **They trained longer.** LT-SFT makes 90 steps to find the mask and 90 to train it; diff pruning 90 and 90, and it goes on from what it has found. A random mask that trains for 180 steps would be the fair opponent. We have not run it.
+# **They trained longer.** LT-SFT makes 90 steps to find the mask and 90 to train it; diff pruning 90 and 90, and it goes on from what it has found. The fair opponent is a random mask that trains for 180 steps. We have not run it.
 #
-# **The gates did not choose.** With every $\lambda$ that we tried, from $10^{-9}$ to $10^{-6}$, 59 % of all numbers were still changed after the first phase, and the rest are those that never had a gradient. Nearly no gate had closed. So it was the pruning at the end that chose, by magnitude: the same rule as LT-SFT's. The trap above is the likely cause, for $\lambda = 10^{-6}$ is still below Adam's $\epsilon$ at the start; we have not tried more steps or another $\epsilon$.
+# **The gates did not choose.** With every $\lambda$ that we tried, from $10^{-9}$ to $10^{-6}$, 59 % of all numbers were still changed after the first phase, and the rest are those that never had a gradient. Where anything moves, nearly no gate had closed. So it was the pruning at the end that chose, by magnitude: the same rule as LT-SFT's. The trap above is the likely cause, for $\lambda = 10^{-6}$ is still below Adam's $\epsilon$ at the start; we have not tried more steps or another $\epsilon$.
 #
 # ## What it costs
 #
@@ -234,7 +234,7 @@ quiz("05x")
 # - LT-SFT: train all, keep the places that moved most, go back, train those. Early on, under Adam, movement says nothing.
 # - A hard concrete gate is exactly 0 or 1 much of the time, and has a gradient between. Its chance to be open is smooth, so it can have a price.
 # - Adam does not see a gradient below $\epsilon$. In our runs the gates stayed open, and magnitude chose.
-# - At 0.5 % of the numbers, both reached what full fine-tuning reached, in places that Fisher would not have looked at.
+# - At 0.5 % of the numbers, both reached what full fine-tuning reached, LT-SFT in places that Fisher would not have looked at.
 #
 # ## Sources
 #

@@ -33,7 +33,7 @@ def facts() -> list[str]:
         f"by {lead['moved']:.1f} and {lead['diff']:.1f} points on average",
         f"Full fine-tuning has {percent(at('full'), 1)}",
         f"the gaps, {over['moved'] - 1e-9:.1f} and {over['diff']:.1f} points",
-        f"Of LT-SFT's places, {percent(shared, 1)} are in the Fisher mask too. Two random masks would share "
+        f"Of LT-SFT's, {percent(shared, 1)} are in the Fisher mask too. Two random masks would share "
         f"{percent(drawn, 1)}",
         f"Fisher put {percent(share_in(where['fisher'], '5'))} of its choice into the last block, LT-SFT "
         f"{percent(share_in(where['moved'], '5'))}",
