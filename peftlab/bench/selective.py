@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import peftlab
@@ -390,12 +391,12 @@ def movement(scale: Scale, seed: int) -> dict[str, Tensor]:
 
 def kept(folder: str, name: str, compute: Any) -> dict[str, Tensor]:
     """Scores, computed once for all processes and then read from a file."""
-    path = Path(folder) / f"{name}.pt"
+    path = Path(folder) / f"{name}.safetensors"
     if not path.exists():
         partial = path.with_suffix(f".{os.getpid()}")
-        torch.save({key: tensor.cpu() for key, tensor in compute().items()}, partial)
+        save_file({key: tensor.cpu().contiguous() for key, tensor in compute().items()}, partial)
         partial.replace(path)
-    return torch.load(path, weights_only=True)
+    return load_file(path)
 
 
 # ---- looking at masks -----------------------------------------------------------------------------------------------
