@@ -190,7 +190,7 @@ ends = {name: sum(each.losses[-5:]) / 5 for name, each in runs.items()}
 assert ends["fisher"] < ends["same"] - 0.1 and ends["own"] < ends["same"] - 0.1 and ends["same"] < ends["head"] + 0.05
 
 # %% [markdown]
-# At the same rate Fisher is far ahead, and random is hardly better than no mask at all. You could write that up. But with a rate of its own, random is back in the race. **Equal settings are not a fair comparison. Equal search is.** Of random masks, Xu and Zhang (2024) say so too: they allow, and need, large rates.
+# At the same rate Fisher is far ahead, and random is hardly better than no mask at all. With a rate of its own, random is back in the race. **Equal settings are not a fair comparison. Equal search is.** Of random masks, Xu and Zhang (2024) say so too: they allow, and need, large rates.
 #
 # ## The bet, settled
 #
@@ -219,9 +219,9 @@ _ = selective_figures.rates(stored, {"fisher/0.005": "0.5 %, Fisher", "magnitude
                                      "random/0.005": "0.5 %, random", "full": "full fine-tuning"})
 
 # %% [markdown]
-# Fisher's numbers want a rate of 1e-3, the largest 1e-2. Random ones are content with any from 3e-3 to 3e-2, the last being best by a hair. At 1e-2 random has 86.8 % on validation data and Fisher 7.5 %, less than guessing. So one rate for all gives any winner you like: at 1e-3, as above, Fisher; at 1e-2, random by 79 points. (The grid has two rates in each decade. A finer one may give Fisher some tenths.)
+# Fisher's numbers want a rate of 1e-3, the largest 1e-2. Random ones are content with any from 3e-3 to 3e-2, the last being best by a hair. At 1e-2 random has 86.8 % on validation data and Fisher 7.5 %, less than guessing. So one rate for all gives any winner you like: at 1e-3, as above, Fisher; at 1e-2, random by 79 points. (A finer grid may give Fisher some tenths.)
 #
-# Fisher chose numbers that the loss feels strongly, so a small step is a large change. In the end its numbers had moved by 0.007 (root mean square), the random ones by 0.14, twenty times as far. The budget matters too: random ones want 1e-1 at 0.01 %, 3e-4 at 50 %. The fewer train, the further each has to go.
+# In the end Fisher's numbers had moved by 0.007 (root mean square), the random ones by 0.14, twenty times as far. The budget matters too: random ones want 1e-1 at 0.01 %, 3e-4 at 50 %. The fewer train, the further each has to go.
 #
 # ### Is it the entries, or the tensors?
 #
@@ -231,11 +231,32 @@ _ = selective_figures.rates(stored, {"fisher/0.005": "0.5 %, Fisher", "magnitude
 plots.table(selective_figures.two_by_two(stored), caption="Test accuracy by share that trains, mean of five seeds")
 
 # %% [markdown]
-# At 0.5 % and 2 %, *either half* of Fisher's choice costs about as much as the whole. At 0.1 % something else shows: its entries, spread evenly over all tensors, are the best of all, 85.6 % against 84.9 % for random, ahead with every seed. So sensitivity is a fair guide while there is little to spend, if it may not crowd into one block.
+# At 0.5 % and 2 %, *either half* of Fisher's choice costs about as much as the whole. At 0.1 % something else shows: its entries, spread evenly over all tensors, are the best of all, 85.6 % against 84.9 % for random, ahead with every seed. So sensitivity is a fair guide while there is little to spend, if it may not crowd.
 #
 # Does Fisher at least know the task? We shuffled the labels and chose again: 88 % of the entries were the same, and they gave 85.3 % instead of 85.5 %. With 32 examples instead of 1,024, 72 % were the same, and gave 85.3 %. With the head of another seed, 70 %; with a trained head, 62 %, and 85.5 % again. **This mask says much about the model and little about the task.**
 #
-# Why are random entries better? We do not know. A guess: the most sensitive numbers feed the same few features, so that 100,000 do little more than a few. That could be tested; we have not.
+# ### What Fisher found
+#
+# Look at one weight of a linear layer, $W_{ij}$. For one token its gradient is $g_i x_j$, the error at output $i$ times the input $x_j$ ([bridge B4](B4_backward_and_adam.ipynb)). Squared: $g_i^2\, x_j^2$. So an entry also scores high because its *input is loud*, whatever the task. Are some inputs loud? Count how much of each choice stands in the columns of the five loudest of 384 inputs.
+
+# %% tags=["nbval-ignore-output"]
+from peftlab.course import loud_inputs
+
+read = loud_inputs.inputs(base, tokenizer, data.train[:128])
+shares = {title: loud_inputs.in_loudest(mask, read, n=5) for title, mask in masks.items()}
+plots.table([{"matrix": f"{part}, block {block}", **{title: f"{share.get(name, 0):.0%}" for title, share in shares.items()}}
+             for part in ("attention.self.value", "intermediate.dense") for block in (1, 3, 5)
+             for name in [f"bert.encoder.layer.{block}.{part}.weight"]])
+
+# %%
+loud = shares["highest Fisher"]
+assert loud["bert.encoder.layer.3.attention.self.value.weight"] > 0.9
+assert shares["at random"]["bert.encoder.layer.3.attention.self.value.weight"] < 0.06
+
+# %% [markdown]
+# In the stored mask, **at least 99 % of Fisher's choice in the values of blocks 0 to 3 stands in five columns of 384**, and at least 93 % in the feed-forward networks of blocks 1 to 3. Over all matrices it is 36 %, for the random mask 1 %. MiniLM has a few features that are many times louder than the rest. At the feed-forward network of block 3, number 223 is -7.6 with a standard deviation of 3.1, while all features together have a root mean square of 0.8. A feature that is nearly the same for every token, times a trained column: that is nearly a **bias**.
+#
+# It fits what we saw. A score that follows the model's loud features cares little for labels. It wants small steps, as a loud input makes every step large. And it buys with 100,000 numbers much of what the next section has for 10,000. It is not proof, and not all: in the last block, where most of the choice lies, columns are less crowded. The test: divide each score by the loudness of its input, choose again, train. We have not.
 #
 # ## The surprise: biases
 #
@@ -266,7 +287,7 @@ plots.table(selective_figures.rows(stored, {
 }), caption="Test accuracy, five seeds, 1,200 definitions")
 
 # %% [markdown]
-# With a tenth of a percent of the numbers, BitFit goes 70 % of the way from the head alone (80.6 %) to full fine-tuning (87.0 %): it has 85.1 %. The LayerNorms, their weights and biases, are 9,984 numbers and reach 85.5 %: more than a random mask of twice as many, with every seed. No scores, no places, no search in 22 million. Ben Zaken et al. find BitFit competitive with full fine-tuning on small and medium data; here it stays 1.9 points below. A whole block, 1.8 million numbers, does no better.
+# With a tenth of a percent of the numbers, BitFit goes 70 % of the way from the head alone (80.6 %) to full fine-tuning (87.0 %): it has 85.1 %. The LayerNorms, their weights and biases, are 9,984 numbers and reach 85.5 %: more than a random mask of twice as many, with every seed. No scores and no places are needed. Ben Zaken et al. find BitFit competitive with full fine-tuning on small and medium data; here it stays 1.9 points below. A whole block, 1.8 million numbers, does no better.
 #
 # [Lesson 03](03_adapters.ipynb) has met this before: most of what its adapters added to this task was the same vector for every token, and a bias is just that. Do not expect as much of a task that needs new features.
 #
@@ -296,7 +317,7 @@ with_biases = peftlab.attach(copy.deepcopy(tiny), BEFT())
 print("BEFT:  ", peftlab.count_parameters(with_biases))
 
 # %% [markdown]
-# **BEFT** (Huang et al., 2025) adds a vector of zeros behind the values' projections and trains that. It is no longer selective: the model gets new numbers. (`peft` refuses to merge them into a layer without a bias. Ours merges, and its card warns: the model's config does not know that bias.)
+# **BEFT** (Huang et al., 2025) adds a vector of zeros behind the values' projections and trains that. That is no longer selective: the model gets new numbers. (`peft` refuses to merge them where the layer has no bias.)
 #
 # ## What it costs on disk
 #
@@ -358,7 +379,7 @@ assert seconds["0.5 %, Fisher"] > 0.7 * seconds["full"] and seconds["last block"
 #
 # ## When to use selective tuning
 #
-# **Use it when** the model must keep its shape, and a task may cost next to nothing on disk: LayerNorms or biases first. If that is not enough, a random mask in the blocks, with a searched rate, is a baseline that any clever mask should have to beat.
+# **Use it when** the model must keep its shape, and a task may cost next to nothing on disk: LayerNorms or biases first. If that is not enough: a random mask in the blocks, its rate searched. Any clever mask should have to beat it.
 #
 # **Avoid it when** time or memory for training is short (take LoRA, or the last blocks), when the base is quantised (its codes cannot change), or, for BitFit, when the model has no biases.
 #
@@ -375,7 +396,7 @@ quiz("05")
 # - A selective method trains $\theta + m \odot \delta$: nothing is added to the model, and the question is which numbers.
 # - At 0.5 % a random choice beat Fisher's by 1.1 points, with every seed; at 0.01 % Fisher was ahead. From 10 % on the choice did not matter.
 # - Each choice has a learning rate of its own. At one rate for all, the rate picks the winner.
-# - Fisher's mask hardly changes if the labels are shuffled.
+# - Fisher's mask hardly changes if the labels are shuffled. A good part of it follows a few loud inputs of the model.
 # - 9,984 numbers of LayerNorms do 77 % of what 22.6 million do. A key's bias does nothing, and Llama has no biases.
 # - Places cost as much as values. Scattered numbers save optimiser states, and no time in the passes.
 #
@@ -386,7 +407,7 @@ quiz("05")
 # - J. Xu, J. Zhang: *Random Masking Finds Winning Tickets for Parameter Efficient Fine-tuning*, 2024, [arXiv:2405.02596](https://arxiv.org/abs/2405.02596).
 # - K. Bhardwaj et al.: *Sparse High Rank Adapters*, 2024, [arXiv:2406.13175](https://arxiv.org/abs/2406.13175).
 # - B. Huang et al.: *BEFT: Bias-Efficient Fine-Tuning of Language Models in Low-Data Regimes*, 2025, [arXiv:2509.15974](https://arxiv.org/abs/2509.15974).
-# - Data: WordNet 3.0, Princeton University. Model: all-MiniLM-L6-v2, Apache-2.0. Stored runs: `python -m peftlab.bench selective` on one H100, `selective_steps` on one thread of a CPU; the JSON in `data/results/` says which versions.
+# - Data: WordNet 3.0, Princeton University. Model: all-MiniLM-L6-v2, Apache-2.0. Stored runs: `python -m peftlab.bench selective` on one H100, `selective_steps` and `loud_inputs` on one thread of a CPU; the JSON in `data/results/` says which versions.
 
 # %% [markdown] tags=["footer"]
 # ---

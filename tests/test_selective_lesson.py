@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from peftlab.bench import selective as bench
+from peftlab.course import loud_inputs
 from peftlab.methods.selective import sparse
 from peftlab.show import selective_figures
 
@@ -102,3 +103,25 @@ def test_a_bench_mask_is_one_that_the_library_takes(folder):
     model = bench.peftlab.attach(bench.fresh(0), bench.FishMask(mask=mask))
     assert bench.peftlab.count_parameters(model).trainable == bench.size(mask) + selective_figures.HEAD
     assert sparse.file_size(model).indices == 4 * bench.size(mask)
+
+
+def test_what_a_layer_reads_and_which_columns_are_loud():
+    base, tokenizer, data = bench.loaded()
+    read = loud_inputs.inputs(base, tokenizer, data.train[:6])
+    name = "bert.encoder.layer.2.output.dense.weight"
+    words = sum(len(ids) for ids in tokenizer(data.train.texts[:6], truncation=True, max_length=32)["input_ids"])
+    assert len(read) == 36 and read[name].shape == (words, 1536)  # without padding
+    x = torch.tensor([[1.0, -9.0, 2.0], [1.0, 9.0, -2.0]])  # loud by size, not by mean
+    flat = torch.tensor([1, 4, 5, 6])  # columns 1, 1, 2, 0 of three
+    mask = torch.zeros(3, 3, dtype=torch.bool).index_put((flat // 3, flat % 3), torch.tensor(True))
+    for chosen in (flat, mask):
+        assert loud_inputs.in_loudest({"W": chosen}, {"W": x, "other": x}, n=1) == {"W": 0.5}
+
+
+def test_quiet_scores_are_divided_by_the_size_of_the_inputs():
+    name = "bert.encoder.layer.0.attention.self.value.weight"
+    found = bench.quiet({name: torch.ones(384, 384), "bert.embeddings.LayerNorm.bias": torch.ones(384)})
+    assert found["bert.embeddings.LayerNorm.bias"].eq(1).all()
+    column = found[name].argmin(1)[0]  # the loudest input has the lowest score
+    base, tokenizer, data = bench.loaded()
+    assert column == loud_inputs.inputs(base, tokenizer, data.train[:256])[name].square().mean(0).argmax()

@@ -7,9 +7,10 @@ depends on the budget, so it is searched for each arm: on the validation split w
 worse neighbour on either side. Then five seeds, and the test split once for each.
 
 Controls: random entries of the six blocks; random entries, as many in each tensor as Fisher has there; Fisher's best
-inside each tensor, the same share of all; Fisher from few examples, from shuffled labels, with the head of another
-seed, with a trained head. For the deep dive: the entries that full fine-tuning moves most (LT-SFT), and diff pruning;
-its gates under higher prices; and, because both train twice, a random mask and full fine-tuning with twice the steps.
+inside each tensor, the same share of all; Fisher divided by how loud the inputs are; Fisher from few examples, from
+shuffled labels, with the head of another seed, with a trained head. For the deep dive: the entries that full
+fine-tuning moves most (LT-SFT), and diff pruning; its gates under higher prices; and, because both train twice, a
+random mask and full fine-tuning with twice the steps.
 
 Some minutes on an H100, with PEFTLAB_WORKERS=12. With PEFTLAB_SECONDS the important cells come first; run it again to
 go on.
@@ -38,6 +39,7 @@ from peftlab.bench import parallel
 from peftlab.bench.parallel import Job
 from peftlab.bench.results import Results
 from peftlab.bench.scissors import TARGETS
+from peftlab.course import loud_inputs
 from peftlab.errors import PeftLabError
 from peftlab.methods import BitFit, DiffPruning, FishMask, LastLayers, LNTuning, LoRA, Method
 from peftlab.methods.selective import sparse
@@ -121,6 +123,7 @@ def all_plans(scale: Scale, folder: str) -> list[parallel.Plan]:
     plans += [arm(scale, each, folder) for each in arms]
     plans += [looked_at(scale, folder, seed) for seed in scale.seeds]
     plans += [diff_pruning(scale, folder), gates(scale)]
+    plans += [arm(scale, each, folder) for each in at("fisher_quiet", 1e-3, 5e-3, rank=9)]
     twice = dataclasses.replace(scale, steps=2 * scale.steps)  # as long as both phases of LT-SFT together
     plans += [
         arm(twice, Arm(key, first, 9, "long/"), folder) for key, first in (("random/0.005", 1e-2), ("full", 3e-4))
@@ -328,6 +331,8 @@ def mask(scale: Scale, key: str, seed: int, folder: str) -> dict[str, Tensor]:
     if kind == "moved":
         return sparse.top_k(kept(folder, f"moved-{seed}", lambda: movement(scale, seed)), k)
     scores = fisher(scale, kind, seed, folder)
+    if kind == "fisher_quiet":
+        scores = quiet(scores)
     if kind == "fisher_each":
         return top_of_each(scores, float(budget))
     chosen = sparse.top_k(scores, k)
@@ -356,6 +361,15 @@ def fisher(scale: Scale, kind: str, seed: int, folder: str) -> dict[str, Tensor]
     variant = kind if kind in ("fisher_few", "fisher_shuffled", "fisher_trained_head") else "fisher"
     of = (seed + 1) % len(scale.seeds) if kind == "fisher_other_head" else seed
     return kept(folder, f"{variant}-{of}", lambda: fisher_now(scale, variant, of))
+
+
+def quiet(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The Fisher information of weights, divided by the mean square of the inputs that they multiply."""
+    base, tokenizer, data = loaded()
+    read = loud_inputs.inputs(base, tokenizer, data.train[:256])
+    return {
+        name: score / read[name].square().mean(0).to(score) if name in read else score for name, score in scores.items()
+    }
 
 
 def fisher_now(scale: Scale, variant: str, seed: int) -> dict[str, Tensor]:

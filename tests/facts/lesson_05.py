@@ -18,7 +18,7 @@ NOT_MEASURED = {"0.5", "0.01", "0.1", "2", "10", "50", "80", "0.80", "3.0"}
 
 
 def facts() -> list[str]:
-    return [*bet(), *places(), *rates(), *halves(), *norms(), *costs(), *asked()]
+    return [*bet(), *places(), *rates(), *halves(), *loud(), *norms(), *costs(), *asked()]
 
 
 def stored() -> dict[str, Any]:
@@ -122,6 +122,28 @@ def halves() -> list[str]:
         f"{percent(same['few'])} were the same, and gave {percent(at('fisher_few/0.005'), 1)}",
         f"With the head of another seed, {percent(same['other_head'])}; with a trained head, "
         f"{percent(same['trained_head'])}, and {percent(at('fisher_trained_head/0.005'), 1)} again",
+    ]
+
+
+def loud() -> list[str]:
+    cells = Results.load("loud_inputs")["cells"]
+    fisher, drawn = cells["fisher/0.005"], cells["random/0.005"]
+
+    def whole(mask: dict[str, Any]) -> float:
+        return sum(c["chosen"] * c["in_loudest"] for c in mask.values()) / sum(c["chosen"] for c in mask.values())
+
+    def least(part: str, blocks: tuple[int, ...]) -> float:
+        return min(fisher[f"bert.encoder.layer.{block}.{part}.weight"]["in_loudest"] for block in blocks)
+
+    feature, average, deviation, together = cells["features"]["bert.encoder.layer.3.intermediate.dense.weight"][0]
+    last = [fisher[f"bert.encoder.layer.5.{part}.weight"] for part in ("attention.output.dense", "output.dense")]
+    assert all(cell["in_loudest"] < 0.2 for cell in last)  # "less crowded"
+    return [
+        f"at least {100 * least('attention.self.value', (0, 1, 2, 3)) // 1:.0f} % of Fisher's choice in the values of",
+        f"at least {100 * least('intermediate.dense', (1, 2, 3)) // 1:.0f} % in the feed-forward networks of blocks 1 to",
+        f"Over all matrices it is {percent(whole(fisher))}, for the random mask {percent(whole(drawn))}",
+        f"number {feature} is {average:.1f} with a standard deviation of {deviation:.1f}, while all features together "
+        f"have a root mean square of {together:.1f}",
     ]
 
 
