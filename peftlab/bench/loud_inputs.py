@@ -2,7 +2,8 @@
 
 The masks are those of `selective` at 0.5 %, with the head of seed 0. For every matrix of the blocks: how many entries
 are chosen, and which share of them stands in the columns of its five loudest inputs. For the loudest features of what
-the feed-forward networks read: mean and standard deviation over tokens.
+the feed-forward networks read: mean and standard deviation over tokens. And where the mask would lie if every score were
+divided by the loudness of its input.
 """
 
 from __future__ import annotations
@@ -32,7 +33,17 @@ def run(results: Results) -> None:
             shares = loud_inputs.in_loudest(mask, read, LOUDEST)
             cell = {name: {"chosen": len(mask[name]), "in_loudest": round(share, 4)} for name, share in shares.items()}
             results.cell(f"{kind}/0.005", lambda cell=cell: cell)
+        quiet = selective.mask(scale, "fisher_quiet/0.005", 0, folder)
+        results.cell("fisher_quiet/0.005", lambda: by_block(quiet))
     results.cell("features", lambda: features(read))
+
+
+def by_block(mask: dict[str, torch.Tensor]) -> dict[str, int]:
+    """How many entries each block gets."""
+    found: Counter[str] = Counter()
+    for name, flat in mask.items():
+        found[selective.block(name)] += len(flat)
+    return dict(found)
 
 
 def features(read: dict[str, torch.Tensor]) -> dict[str, list[list[float]]]:

@@ -136,12 +136,14 @@ def loud() -> list[str]:
         return min(fisher[f"bert.encoder.layer.{block}.{part}.weight"]["in_loudest"] for block in blocks)
 
     feature, average, deviation, together = cells["features"]["bert.encoder.layer.3.intermediate.dense.weight"][0]
+    quiet = cells["fisher_quiet/0.005"]
     last = [fisher[f"bert.encoder.layer.5.{part}.weight"] for part in ("attention.output.dense", "output.dense")]
     assert all(cell["in_loudest"] < 0.2 for cell in last)  # "less crowded"
     return [
         f"at least {100 * least('attention.self.value', (0, 1, 2, 3)) // 1:.0f} % of Fisher's choice in the values of",
-        f"at least {100 * least('intermediate.dense', (1, 2, 3)) // 1:.0f} % in the feed-forward networks of blocks 1 to",
+        f"at least {100 * least('intermediate.dense', (1, 2, 3)) // 1:.0f} % in the feed-forward networks of blocks",
         f"Over all matrices it is {percent(whole(fisher))}, for the random mask {percent(whole(drawn))}",
+        f"the choice crowds elsewhere, {percent(quiet['5'] / sum(quiet.values()))} into the last block",
         f"number {feature} is {average:.1f} with a standard deviation of {deviation:.1f}, while all features together "
         f"have a root mean square of {together:.1f}",
     ]
