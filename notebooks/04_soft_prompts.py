@@ -464,4 +464,4 @@ quiz("04")
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [06 · LoRA, with scissors](06_lora.ipynb), cut a real ΔW to a few directions; then train only those.
+# **Next:** [05 · Selective tuning](05_selective.ipynb), train random parameters against Fisher-chosen ones: guess the gap.

@@ -199,4 +199,4 @@ quiz("04x")
 # %% [markdown] tags=["footer"]
 # ---
 #
-# *Back to your lesson.*
+# **Next:** [05x · Learn the mask](05x_learned_masks.ipynb), give a mask a gradient, and find four numbers among forty.

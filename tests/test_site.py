@@ -266,7 +266,7 @@ def test_the_atlas_tells_every_method_and_links_to_each():
 
 
 def test_the_page_side_by_side_holds_what_was_stored_and_leaves_out_what_was_not():
-    names = ("scissors", "adapter_widths", "additive")
+    names = ("scissors", "adapter_widths", "additive", "selective")
     results = {name: json.loads((ROOT / f"data/results/{name}.json").read_text("utf-8")) for name in names}
     shown = side_by_side.rows(results)
     assert [row.mean for row in shown] == sorted((row.mean for row in shown), reverse=True)

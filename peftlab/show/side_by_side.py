@@ -1,6 +1,6 @@
 """All methods that were trained on one task with one protocol: rows for a table, and a figure.
 
-Stored results: `python -m peftlab.bench scissors`, `adapter_widths` and `additive` (MiniLM, WordNet topics).
+Stored results: `python -m peftlab.bench scissors`, `adapter_widths`, `additive`, `selective` (MiniLM, WordNet topics).
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ ROWS = {
         ("additive", "p_tuning", "P-tuning, n = 20", "PTuning"),
         ("additive", "prompt", "prompt tuning, n = 20, start from words", "PromptTuning"),
         ("additive", "prompt_random", "prompt tuning, n = 20, random start", "PromptTuning"),
+    ),
+    "selective": (
+        ("selective", "layer_norm", "LayerNorms", "LNTuning"),
+        ("selective", "bitfit", "BitFit", "BitFit"),
+        ("selective", "last/1", "the last block", "LastLayers"),
+        ("selective", "last/2", "the last two blocks", "LastLayers"),
+        ("selective", "fisher/0.005", "FISH Mask, 0.5 %", "FishMask"),
+        ("selective", "magnitude/0.005", "mask of the largest, 0.5 %", "FishMask"),
+        ("selective", "random/0.005", "random mask, 0.5 %", "FishMask"),
     ),
     "reparameterisation": (
         ("scissors", "lora_qv/8", "LoRA on query and value, r = 8", "LoRA"),

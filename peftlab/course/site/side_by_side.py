@@ -27,7 +27,9 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
             "One task, one model, one protocol, every method of the library that we have trained on it so far. The "
             "task is to name the topic of a dictionary definition, one of twelve; the model is MiniLM with a fresh "
             "head. Every row had 90 steps of 32 definitions, a learning rate chosen on validation data (once for each "
-            "kind, at one size, with one seed), and the same 1,200 test definitions, which no choice has seen.",
+            "kind, at one size, with one seed; for a mask, at each size), and the same 1,200 test definitions, which "
+            "no choice has seen. In the selective rows the head has a rate of its own, 0.003; the rate shown is that "
+            "of the rest.",
             f"```{{figure}} {FIGURE}\n:alt: {described(shown)}\n\nSmall marks are seeds, large ones their mean. The "
             "dotted lines are the head alone and full fine-tuning.\n```",
             table(head_row, body, right=[1, 2, 3, 4, 5]),
@@ -36,14 +38,15 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
             "is what there is to win on this task, and a row takes part of it.",
             "**Do not read it as a ranking.** Rows that differ by less than their seeds do, differ by luck; "
             "[bridge B5](notebooks/B5_validation_seeds_intervals.ipynb) says how much. Five seeds stand behind the "
-            "baselines and LoRA, three behind the others. Shared data, shared test rows: whatever is odd about "
-            "them is odd for all. It is one easy task and one small model. On another task the order can be another; "
-            "lesson 14 will ask.",
+            "baselines, the selective rows and LoRA, three behind the others. Shared data, shared test rows: whatever "
+            "is odd about them is odd for all. It is one easy task and one small model. On another task the order can "
+            "be another; lesson 14 will ask.",
             "Ninety steps are few. A method that needs more time, as soft prompts are said to, is judged here by how "
             "far it gets in them.",
             *below_the_head(shown, head),
             "Each accuracy is a stored cell: [scissors](results/scissors.md), "
-            "[adapter_widths](results/adapter_widths.md), [additive](results/additive.md). What each method is: "
+            "[adapter_widths](results/adapter_widths.md), [additive](results/additive.md), "
+            "[selective](results/selective.md). What each method is: "
             "[the atlas](atlas.md).",
         ]
     ) + "\n"

@@ -1,0 +1,249 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["header"]
+# # 05x · Learn the mask
+#
+# *30 minutes (20 without the exercises), of which your machine computes for less than half a minute. Builds on [05 · Selective tuning](05_selective.ipynb). No GPU, no network.*
+
+# %% [markdown]
+# Lesson 05 chose the places first and trained after that. Why not let *training* choose? Because a choice has no gradient: an entry is in the mask or it is not, and there is no "slightly more in" to step towards.
+#
+# There are two ways round. **Lottery tickets** (LT-SFT, Ansell et al., 2021): train everything, look which entries moved, go back, and train only those. **Diff pruning** (Guo et al., 2020): make the choice soft in a clever way, so that it *has* a gradient, and lets entries be exactly zero all the same. You build both for a model with 40 numbers, where the right answer is known. Then we look what they bring in a real one, and what they cost.
+
+# %%
+import inspect
+import math
+
+import torch
+
+from peftlab.bench.results import Results
+from peftlab.course.exercise import check, hint, solution, use
+from peftlab.course.question import predict, quiz
+from peftlab.methods.selective.diff_pruning import HardConcreteDelta
+from peftlab.show import plots, selective_figures
+from peftlab.show.sliders import drag
+
+plots.style()
+stored = Results.load("selective")
+
+# %% [markdown]
+# ## A model with 40 numbers
+#
+# The pretrained model is $\theta \in \mathbb{R}^{40}$ and answers $x^\top \theta$. The task differs from it in **four** places only: its answers are $x^\top (\theta + \delta^*)$ and noise. We have 200 examples. Can a method find the four?
+
+# %%
+torch.manual_seed(0)
+theta, delta_star = torch.randn(40), torch.zeros(40)
+delta_star[:4] = torch.tensor([2.0, -1.5, 1.0, -0.7])
+X = torch.randn(200, 40)
+y = X @ (theta + delta_star) + 0.5 * torch.randn(200)
+
+
+def loss(delta):
+    return (X @ (theta + delta) - y).square().mean()
+
+
+# %% [markdown]
+# ## Lottery tickets: look what moved
+#
+# LT-SFT's first phase trains all of $\theta$. Its mask is the $k$ entries with the largest $|\theta^{(1)}_j - \theta^{(0)}_j|$, where $\theta^{(0)}$ is the start and $\theta^{(1)}$ the end. After how many steps of Adam would you trust that list?
+
+# %%
+predict("05x.movement")
+
+# %% tags=["nbval-ignore-output"]
+moved = torch.zeros(40, requires_grad=True)
+adam = torch.optim.Adam([moved], lr=0.02)
+for t in range(1, 401):
+    adam.zero_grad()
+    loss(moved).backward()
+    adam.step()
+    if t in (5, 50, 400):
+        first, others = moved.detach().abs()[:4], moved.detach().abs()[4:]
+        near = int((others > 0.9 * first.min()).sum())
+        print(f"after {t:3} steps the four moved by {first.min():.2f} to {first.max():.2f}, the 36 others by up to "
+              f"{others.max():.2f}; {near} of them as far as the least of the four, or nearly")
+    if t == 5:
+        early = others.max() / first.max()
+assert early > 0.9 and others.max() < first.min()
+
+# %% [markdown]
+# After five steps the list is worthless: **most of the 40 have moved by the same 0.10**, five times the learning rate. Adam divides each gradient by its own recent size, so at first an entry with a tiny gradient moves as far as one with a large gradient. Movement is not importance. It becomes so later, when entries arrive where they belong and stop.
+#
+# The second phase goes back to $\theta^{(0)}$ and trains the chosen entries only, as in lesson 05.
+#
+# ## Diff pruning: a gate with a gradient
+#
+# Give every entry a change $w_j$ and a **gate** $z_j$ between 0 and 1, and train $\theta + z \odot w$. Two wishes collide. The gate should be *exactly* 0 for most entries, or nothing is sparse. And it should have a gradient. A sigmoid has a gradient and is never 0.
+#
+# The **hard concrete** gate (Louizos et al., 2017) has both. It is drawn anew in every step, with a number $\alpha_j$ that is learned and noise $u$ that is even between 0 and 1:
+#
+# $$s = \sigma\!\left(\log \frac{u}{1 - u} + \alpha\right), \qquad \bar s = s\,(R - L) + L, \qquad z = \min(1, \max(0, \bar s)) .$$
+#
+# $s$ lies between 0 and 1. It is *stretched* to reach from $L$, below 0, to $R$, above 1. Then it is cut. Whatever falls below 0 becomes exactly 0, whatever falls above 1 exactly 1, and between them there is a slope. (This $\alpha$ is not LoRA's. The papers write $l$ and $r$ for our $L$ and $R$.)
+#
+# ### Exercise 1 · The gate (4 minutes)
+
+# %% tags=["exercise"]
+def gate(alpha, u, L, R):
+    """z, drawn with the noise u (between 0 and 1). alpha, u: tensors of one shape. L < 0 and R > 1: numbers."""
+    return ...
+
+
+check("05x.gate", gate)
+# Stuck? Run hint("05x.gate", 1), then hint("05x.gate", 2), then solution("05x.gate").
+
+# %% mystnb={"image": {"alt": "Three histograms of 20,000 drawn gates. For alpha minus three nearly all gates are exactly zero. For alpha zero about half are exactly zero, a sixth exactly one, and the rest lie between. For alpha three most are exactly one and few zero."}} tags=["nbval-ignore-output"]
+gate = use("05x.gate", gate)
+L, R = -1.5, 1.5
+many = 20_000
+_ = selective_figures.gates(lambda alpha: gate(torch.full((many,), alpha), torch.rand(many), L, R), (-3.0, 0.0, 3.0))
+
+# %% [markdown]
+# Two spikes, at exactly 0 and exactly 1, and a thin bridge between them for the gradient to walk over. $\alpha$ moves the mass from one spike to the other.
+#
+# ### Exercise 2 · How often is it open? (8 minutes)
+#
+# We want few open gates, so we need a price. How many are open, $\sum_j [z_j > 0]$, jumps. But its *expected value* is smooth. For one gate: what is the chance that $z > 0$, as a function of $\alpha$? Pencil first. It comes out in one line.
+
+# %% tags=["exercise"]
+def chance_open(alpha, L, R):
+    """The chance of z > 0, for each alpha, if u is even between 0 and 1."""
+    return ...
+
+
+check("05x.chance_open", chance_open)
+
+# %% tags=["nbval-ignore-output"]
+chance_open = use("05x.chance_open", chance_open)
+for alpha in (-2.0, 0.0, 2.0):
+    drawn = gate(torch.full((100_000,), alpha), torch.rand(100_000), -0.1, 1.3)
+    formula = chance_open(torch.tensor(alpha), -0.1, 1.3)
+    print(f"α = {alpha:+}: open in {(drawn > 0).float().mean():.3f} of 100,000 draws, by the formula {formula:.3f}")
+    assert abs((drawn > 0).float().mean() - formula) < 0.01
+
+# %% [markdown]
+# Now train $w$ and $\alpha$ together, with a price $\lambda$ for every gate that is open:
+#
+# $$\min_{w, \alpha}\; \mathcal{L}(\theta + z \odot w) + \lambda \sum_j P(z_j > 0) .$$
+#
+# All gates start nearly always open, at $\alpha = 5$. Which price finds the four? Guess, then drag. (On the website the slider is asleep; the next cell prints some stops.)
+
+# %% tags=["nbval-ignore-output"]
+def learned(price, steps=400):
+    """Gates and changes after training, at u = 1/2: no noise."""
+    torch.manual_seed(1)
+    w, alpha = torch.zeros(40, requires_grad=True), torch.full((40,), 5.0, requires_grad=True)
+    adam = torch.optim.Adam([{"params": w, "lr": 0.02}, {"params": alpha, "lr": 0.1}])
+    for _ in range(steps):
+        z = gate(alpha, torch.rand(40).clamp(1e-6, 1 - 1e-6), L, R)
+        adam.zero_grad()
+        (loss(z * w) + price * chance_open(alpha, L, R).sum()).backward()
+        adam.step()
+    return gate(alpha, torch.full((40,), 0.5), L, R).detach(), w.detach()
+
+
+# %% tags=["nbval-ignore-output"]
+def says(price, found):
+    z, w = found
+    opened, right = int((z > 0).sum()), int((z[:4] > 0).sum())
+    return f"λ = {price:g}: {opened} gates open, {right} of the four; loss {loss(z * w):.2f}"
+
+
+drag("λ =", [0.0, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0], learned, start=0.0, describe=says)
+
+# %% tags=["nbval-ignore-output"]
+found = {price: learned(price) for price in (0.0, 1e-2, 1e-1, 1.0)}
+for price, each in found.items():
+    print(says(price, each))
+is_open = {price: z > 0 for price, (z, _) in found.items()}
+assert is_open[0.0].all() and is_open[0.1].sum() <= 6 and is_open[0.1][:4].all()
+
+# %% [markdown]
+# Without a price all gates stay open. With a good one, exactly the four are left, and their values are right. With a high price the smallest true change is not worth it. (The loss is lowest without a price, because 40 free numbers also fit the noise. That is not a gain.)
+#
+# This is what the library does for every parameter of a layer:
+
+# %%
+print(inspect.getsource(HardConcreteDelta.gate))
+print(inspect.getsource(HardConcreteDelta.changed))
+
+# %% [markdown]
+# There is no other library to compare with: neither `peft` nor `adapters` has it, so our tests hold it to the paper's definition. A third phase follows: keep the $k$ largest $|z_j w_j|$, so that the size is what you ordered, and train these with the mask fixed.
+#
+# ## A trap: a price that Adam does not see
+#
+# In a real model $\lambda$ is summed over millions of gates, so it must be tiny. The gradient of the price on one gate is $\lambda\,\sigma'(\alpha)$. And Adam's step is $\eta\, m / (\sqrt v + \epsilon)$ with $\epsilon = 10^{-8}$. What if the gradient is smaller than $\epsilon$?
+
+# %%
+for price in (1e-9, 1e-7, 1e-5, 1e-3):
+    alpha = torch.tensor([5.0], requires_grad=True)
+    adam = torch.optim.Adam([alpha], lr=0.1)
+    (price * chance_open(alpha, L, R).sum()).backward()
+    size = alpha.grad.abs().item()
+    adam.step()
+    print(f"λ = {price:g}: gradient {size:.1e}, first step {5 - alpha.item():.4f} of the 0.1 that Adam would like")
+
+# %% [markdown]
+# Adam is said not to care about the scale of a loss. Down to $\epsilon$. Below it the step shrinks with $\lambda$, so a price of $10^{-9}$ moves a gate by a thousandth of a full step. It looks as if the model wanted all its gates open. Count the steps that a gate needs from 5 to 0 before you choose $\lambda$.
+#
+# ## In a real model
+#
+# Back to MiniLM and the bet of lesson 05: 0.5 % of 22.6 million numbers, five seeds, every learning rate searched. A random mask had beaten Fisher's. What do masks bring that training has chosen?
+
+# %%
+predict("05x.real")
+
+# %%
+plots.table(selective_figures.rows(stored, {
+    "head": "nothing", "fisher/0.005": "0.5 %, Fisher", "random/0.005": "0.5 %, random",
+    "moved/0.005": "0.5 %, LT-SFT", "diff/0.005": "0.5 %, diff pruning", "full": "everything",
+}, trained=112_827), caption="Test accuracy, five seeds, 1,200 definitions")
+
+# %% [markdown]
+# **Here learning the mask pays.** LT-SFT reaches 87.5 % and diff pruning 87.6 %. Both are ahead of the random mask with every seed, by 0.9 and 1.0 points on average. Full fine-tuning has 87.0 %; each is ahead of it with four of the five seeds. May 0.5 % of the numbers be *better* than all? We would not bet on it: the gaps, 0.5 and 0.6 points, are no larger than what seeds do.
+#
+# Look closer, and the result gets stranger.
+#
+# **The places are not the sensitive ones.** Of LT-SFT's, 0.4 % are in the Fisher mask too. Two random masks would share 0.5 %. Fisher put 56 % of its choice into the last block, LT-SFT 12 %: its places are spread over all blocks, and next to none are embeddings.
+#
+# **They trained longer.** LT-SFT makes 90 steps to find the mask and 90 to train it; diff pruning 90 and 90, and it goes on from what it has found. The fair opponent is a random mask that trains for 180 steps. We have not run it.
+#
+# **The gates did not choose.** With every $\lambda$ that we tried, from $10^{-9}$ to $10^{-6}$, 59 % of all numbers were still changed after the first phase, and the rest are those that never had a gradient. Where anything moves, nearly no gate had closed. So it was the pruning at the end that chose, by magnitude: the same rule as LT-SFT's. The trap above is the likely cause, for $\lambda = 10^{-6}$ is still below Adam's $\epsilon$ at the start; we have not tried more steps or another $\epsilon$.
+#
+# ## What it costs
+#
+# LT-SFT needs a full fine-tuning first. Diff pruning needs more than one: a change and a gate for every number, $2N$, and AdamW keeps two more for each. Whoever has the memory for that could fine-tune everything. What you get is a *small file*, 0.9 MB instead of 90, with the accuracy of a full fine-tuning. And sparse changes that touch different places can be added up: Ansell et al. train one for a language and one for a task, and use both.
+#
+# **Use them when** files must be small, training may cost what it likes, or changes are to be combined. **Avoid them when** a full fine-tuning does not fit. **Unknown:** what is left of the gain against a random mask with as many steps.
+#
+# ## Check yourself
+
+# %%
+quiz("05x")
+
+# %% [markdown]
+# ## Take away
+#
+# - LT-SFT: train all, keep the places that moved most, go back, train those. Early on, under Adam, movement says nothing.
+# - A hard concrete gate is exactly 0 or 1 much of the time, and has a gradient between. Its chance to be open is smooth, so it can have a price.
+# - Adam does not see a gradient below $\epsilon$. In our runs the gates stayed open, and magnitude chose.
+# - At 0.5 % of the numbers, both reached what full fine-tuning reached, LT-SFT in places that Fisher would not have looked at.
+#
+# ## Sources
+#
+# - A. Ansell, E. M. Ponti, A. Korhonen, I. Vulić: *Composable Sparse Fine-Tuning for Cross-Lingual Transfer*, 2021, [arXiv:2110.07560](https://arxiv.org/abs/2110.07560).
+# - D. Guo, A. M. Rush, Y. Kim: *Parameter-Efficient Transfer Learning with Diff Pruning*, 2020, [arXiv:2012.07463](https://arxiv.org/abs/2012.07463).
+# - C. Louizos, M. Welling, D. P. Kingma: *Learning Sparse Neural Networks through L0 Regularization*, 2017, [arXiv:1712.01312](https://arxiv.org/abs/1712.01312).
+# - Stored runs: `python -m peftlab.bench selective`, one H100; the JSON in `data/results/` says which versions.
+
+# %% [markdown] tags=["footer"]
+# ---
+#
+# *Back to your lesson.*
