@@ -2,8 +2,8 @@
 
 The masks are those of `selective` at 0.5 %, with the head of seed 0. For every matrix of the blocks: how many entries
 are chosen, and which share of them stands in the columns of its five loudest inputs. For the loudest features of what
-the feed-forward networks read: mean and standard deviation over tokens. And where the mask would lie if every score were
-divided by the loudness of its input.
+the feed-forward networks read: mean and standard deviation over tokens. And where the mask would lie if every score
+were divided by the loudness of its input.
 """
 
 from __future__ import annotations
