@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -98,6 +98,31 @@ def memory(predictions: Mapping[str, Memory], line: float, label: str) -> Axes:
     ax.grid(axis="y", visible=False)
     ax.legend(loc="lower right", fontsize=9, bbox_to_anchor=(1.14, 0.1))
     return ax
+
+
+def on_a_gpu(results: Mapping[str, Any], shape: str) -> list[dict[str, str]]:
+    """Rows of a table: peak memory and speed of each method, the medians of the rounds."""
+    names = {
+        "full": "full fine-tuning, bf16",
+        "lora": "LoRA",
+        "qlora": "QLoRA, bitsandbytes",
+        "qlora_ours": "QLoRA, ours",
+    }
+
+    def middle(method: str, how: str, what: str) -> float:
+        rounds = range(results["settings"]["rounds"])
+        return median(results["cells"][f"{shape}/{method}/{how}/{n}"][what] for n in rounds)
+
+    return [
+        {
+            f"{shape} parameters, one H100": name,
+            "peak, checkpointing": f"{middle(method, 'checkpointing', 'measured') / GIB:.1f} GiB",
+            "peak, plain": f"{middle(method, 'plain', 'measured') / GIB:.1f} GiB",
+            "tokens a second, checkpointing": f"{middle(method, 'checkpointing', 'tokens_a_second'):,.0f}",
+            "tokens a second, plain": f"{middle(method, 'plain', 'tokens_a_second'):,.0f}",
+        }
+        for method, name in names.items()
+    ]
 
 
 def merging(results: Mapping[str, Any]) -> Axes:
