@@ -104,11 +104,11 @@ memory_wall()
 #
 # For Llama 2 7B, LoRA needs 30.5 GiB: it does *not* fit into 24. Over half are activations, and 6.3 GiB of these the price of fp32 copies. **Gradient checkpointing** throws activations away and computes them again, and then 14.3 GiB are enough. It does nothing for full fine-tuning here: that peak is the end of the backward pass, with activations gone and all gradients there. Only together do LoRA, 4 bits and checkpointing bring Llama 3.1 70B onto 48 GiB, with 44.6; full fine-tuning would take 525.7.
 #
-# All this is for steps of 4 × 512 tokens. With 2 × 512, LoRA needs 21.8 GiB: try a smaller batch first, with gradients added up over several. (Many a card has less than its name says; `nvidia-smi` tells.)
+# All this is for steps of 4 × 512 tokens. With 2 × 512, LoRA needs 21.8 GiB: try a smaller batch first, with gradients added up over several. (A card may have less than its name says.)
 #
 # ### Is the calculator right?
 #
-# It sees only a config: no model was loaded. Hold it against a real step of a small model, with its allocated bytes counted:
+# It sees only a config: no model was loaded. Hold it against a real step, its allocated bytes counted:
 
 # %% tags=["nbval-ignore-output"]
 gaps = {}
@@ -171,7 +171,7 @@ for rung in rungs[known:]:
 print("the five known, against the line:", *(f"{rung.loss - a * rung.N**-b:+.3f}" for rung in rungs[:known]))
 
 # %% [markdown]
-# Each of the four is too high, the last by 0.36 nats, more than five times the widest spread between seeds. That is not chance: the line bends. Look at the last line printed: plus, minus, minus, minus, plus. A bow, not scatter, and it was there before we looked. **Before you follow a line, look at what is left beside it.**
+# Each of the four is too high, the last by 0.36 nats, more than five times the widest spread between seeds: not chance. The line bends. Look at the last line printed: plus, minus, minus, minus, plus. A bow, not scatter, and it was there before we looked. **Before you follow a line, look at what is left beside it.**
 #
 # Between the rungs of 3 and 6 million, twice the size brings 0.01 nats, less than the seeds differ. What if each model reads the text four times?
 
