@@ -55,7 +55,7 @@ largest = next(iter(memory.what_fits(mine, "full", batch=1, device="cpu")), "non
 print(f"The largest of {len(published())} published models that it can train in full: {largest}")
 
 # %% [markdown]
-# (*Step* is when the optimiser changes the weights. The line below it says what was assumed. The machine's memory is all of it; less is free.)
+# (*Step* is when the optimiser changes the weights. A GPU does that without working space: 50.2 GiB. Of your machine's memory less is free.)
 #
 # The text hardly counts. Each of the $N$ numbers needs four places: itself, its **gradient**, and the two running averages that AdamW, the usual optimiser, keeps for it. In bf16 that is 8 bytes a number, 50 GiB for Llama 2 7B. And this is the lean form. Careful training keeps AdamW's averages, and a second copy of the weights, in fp32, because small steps are rounded away in 16 bits: 2 + 2 + 3 · 4 = 16 bytes a number ([bridge B4](B4_backward_and_adam.ipynb) takes this apart).
 #

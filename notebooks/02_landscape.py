@@ -153,7 +153,7 @@ assert len(found["biases and norms"]) == 62
 #
 # ## The map
 #
-# Every method of the course, with its formula, what it trains on a model of your choice, and where you will meet it. The numbers are for each method's default settings, without a head; where a method has none they are ours, such as 20 virtual tokens. (MiniLM has its pooler here, a last layer that our classifier leaves out.) Two things to look for: which family reaches lowest, and what becomes of BitFit when you go from MiniLM to Llama.
+# Every method of the course, with its formula, what it trains on a model of your choice, and where you will meet it. The numbers are for each method's default settings, without a head (where it has none, ours, such as 20 virtual tokens). (MiniLM has its pooler here, a last layer that our classifier leaves out.) Two things to look for: which family reaches lowest, and what becomes of BitFit when you go from MiniLM to Llama.
 
 # %%
 from peftlab.show.widgets.method_map import method_map
@@ -199,7 +199,7 @@ assert list(changed(heads, landscape.own_tensors(trap))) == ["classifier.bias"]
 assert right["trap"] < right["biases and norms"] - 0.1
 
 # %% [markdown]
-# `classifier.bias` has "bias" in its name, so it trains. `classifier.weight` does not, so it stays what it was at the start: *random*. The encoder spends its few numbers on making the best of random scores. Everything new must train, whatever it is called. `peftlab.attach` sees to that for a classifier, and `peft` if its config says `task_type="SEQ_CLS"`; without that, `peft` freezes the random head as silently as the loop does. (Order matters too. Freeze a model and give it a head afterwards, and the head trains, as new parameters do. Freeze everything after that, and it does not.) The mend is the line above: `or name.startswith("classifier")`. The check is one line too: print what trains.
+# `classifier.bias` has "bias" in its name, so it trains. `classifier.weight` does not, so it stays what it was at the start: *random*. The encoder spends its few numbers on making the best of random scores. Everything new must train, whatever it is called. `peftlab.attach` sees to that for a classifier, and `peft` if its config says `task_type="SEQ_CLS"`; without that, `peft` freezes the random head as silently as the loop does. The mend is the line above: `or name.startswith("classifier")`. The check is one line too: print what trains.
 #
 # ## Five questions before you train
 #
@@ -247,7 +247,7 @@ first_try = use("02.first_try", first_try)
 landscape_figures.timeline()
 
 # %% [markdown]
-# Most of what we show is from two years. By the end of 2021 two papers already mixed the families; one, He et al., asked whether they are at heart the same (lesson 12 will). From 2023 on, reparameterisations are the largest group of newcomers, 7 of the 15 on our map, and not all of them are variations on LoRA. A date says when an idea was written down, not that the older one is worse.
+# Most of what we show is from two years. By the end of 2021 two papers already mixed the families; one, He et al., asked whether they are at heart the same (lesson 12 will). From 2023 on, reparameterisations are the largest group of newcomers, 7 of the 15 on our map; not all vary LoRA.
 #
 # ## Check yourself
 
@@ -260,7 +260,7 @@ quiz("02")
 # - PEFT: $\theta$ frozen, a small $\varphi$ trained. The families differ in where $\varphi$ enters: beside the model, in chosen entries of it, or as a short form of its change.
 # - Whether the trained model can be written as the old one with other weights decides about merging, speed and what a diff will show. The family's name does not.
 # - Few *trained* numbers can be many *changed* ones (LoRA, merged), and full fine-tuning need not touch everything.
-# - What saves memory in training is what has no gradient. The forward pass stays, and the way back to the lowest part that trains.
+# - What saves memory in training is what has no gradient. The forward pass stays.
 # - Before training: prompt, retrieval, head. Then serving and memory. And check that everything new trains.
 #
 # ## Sources

@@ -48,6 +48,7 @@ def walls() -> list[str]:
     assert 1 / 200 < wall.trained_numbers("llama-2-7b") / N < 1 / 100
     return [
         f"{N / 1e9:.2f} billion numbers",
+        f"A GPU does that without working space: {full.gib:.1f} GiB",
         f"8 bytes a number, {8 * N / 2**30:.0f} GiB for Llama 2 7B",
         f"full fine-tuning needs {gib('gpt2', 'full'):.1f} GiB and LoRA {gib('gpt2', 'LoRA'):.1f}: a saving of "
         f"{percent(saved_by_lora_on_gpt2())}. Three quarters of the {gib('gpt2', 'full'):.1f} are",
