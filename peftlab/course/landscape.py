@@ -158,8 +158,8 @@ COSTS = {
         "The parts stay: more calls, or more tokens, in every pass. (IA³ is the exception: it merges.)",
     ),
     "selective": (
-        "Whole biases or norms add no work of their own. Scattered entries are dearer: PyTorch computes the gradient of "
-        "the whole matrix first. Choosing them costs time too.",
+        "Whole biases or norms add no work of their own. Scattered entries are dearer: PyTorch computes the gradient "
+        "of the whole matrix first. Choosing them costs time too.",
         "None: the model has its old shape.",
     ),
     "reparameterisation": (

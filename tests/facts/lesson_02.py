@@ -50,7 +50,8 @@ def facts() -> list[str]:
     assert best == f"validation/{head_cells['chosen']:g}"
     return [
         f"{pretrained / 1e6:.1f} million",
-        f"twelve matrices differ, query and value in each of six blocks: {2 * blocks * d * d / 1e6:.2f} million numbers",
+        "twelve matrices differ, query and value in each of six blocks: "
+        f"{2 * blocks * d * d / 1e6:.2f} million numbers",
         f"{lora + head:,} trained ones, the head included",
         f"{percent(got[0], 1)} for the head alone, {percent(got[1], 1)} for LoRA and {percent(got[2], 1)} for full "
         f"fine-tuning; seeds differ by up to {100 * spread:.1f} points",
