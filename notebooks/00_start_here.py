@@ -285,4 +285,4 @@ paths.lessons()
 # %% [markdown] tags=["footer"]
 # ---
 #
-# **Next:** [01 · The scaling dilemma](01_scaling_dilemma.ipynb), find the wall of your own machine, and what moves it; follow a line until it bends.
+# **Next:** [01 · The scaling dilemma](01_scaling_dilemma.ipynb), find the wall of your own machine, and what moves it; draw a line through small models, and hold it against large ones.

@@ -12,7 +12,7 @@
 # *60 minutes (45 without the exercises), of which your machine computes for less than half a minute. Builds on [00 · Start here](00_start_here.ipynb). No GPU, no network.*
 
 # %% [markdown]
-# Llama 2 7B is a file that anybody may load, 6.74 billion numbers. You want it to write as your customers do, so you want to train it further: all of it, **full fine-tuning**, on the machine in front of you. What stands in the way?
+# Llama 2 7B is a file that anybody may load, 6.74 billion numbers. You want it to write as your customers do, so you train it further: all of it, **full fine-tuning**, on the machine in front of you. What stands in the way?
 #
 # A wall, and you can compute where it stands. In this lesson you
 #
@@ -55,17 +55,19 @@ largest = next(iter(memory.what_fits(mine, "full", batch=1, device="cpu")), "non
 print(f"The largest of {len(published())} published models that it can train in full: {largest}")
 
 # %% [markdown]
-# The text hardly counts. Each of the $N$ numbers needs four places: itself, its **gradient**, and the two running averages that AdamW, the usual optimiser, keeps for it. In bf16 that is 8 bytes a number, 50 GiB for Llama 2 7B. And this is the lean form. Careful training keeps AdamW's averages, and a second copy of the weights, in fp32, because small steps are rounded away in 16 bits: 2 + 2 + 12 = 16 bytes a number ([bridge B4](B4_backward_and_adam.ipynb) takes this apart).
+# (*Step* is when the optimiser changes the weights. A GPU does that without working space: 50.2 GiB. Of your machine's memory less is free.)
+#
+# The text hardly counts. Each of the $N$ numbers needs four places: itself, its **gradient**, and the two running averages that AdamW, the usual optimiser, keeps for it. In bf16 that is 8 bytes a number, 50 GiB for Llama 2 7B. And this is the lean form. Careful training keeps AdamW's averages, and a second copy of the weights, in fp32, because small steps are rounded away in 16 bits: 2 + 2 + 3 · 4 = 16 bytes a number ([bridge B4](B4_backward_and_adam.ipynb) takes this apart).
 #
 # Three of four places are there for training alone. A number that is **frozen** needs only the first.
 #
 # ### Exercise 1 · Beside a frozen base (4 minutes)
 #
-# The base has $N$ numbers of $c$ bytes each, all frozen. Beside it, $k$ new numbers train, in fp32 (4 bytes), with AdamW. How many bytes do weights, gradients and averages take together?
+# The base has $N$ numbers of $c$ bytes each, all frozen. Beside it, $k$ new numbers of $p$ bytes each train with AdamW. Gradients and averages have the format of the number they belong to. How many bytes do weights, gradients and averages take together?
 
 # %% tags=["exercise"]
-def bytes_beside(N, c, k):
-    """Bytes of N frozen numbers of c bytes each, and k fp32 numbers that train with AdamW."""
+def bytes_beside(N, c, k, p):
+    """Bytes of N frozen numbers of c bytes each, and k numbers of p bytes each that train with AdamW."""
     return ...
 
 
@@ -77,11 +79,12 @@ bytes_beside = use("01.bytes_beside", bytes_beside)
 N = architecture("llama-2-7b").parameters
 k = wall.trained_numbers("llama-2-7b")
 print(f"LoRA with r = 16 on every matrix of every block trains k = {k:,} numbers, {k / N:.2%} of N")
-for name, c in {"bf16, 2 bytes a number": 2, "4 bits, about half a byte": 0.52}.items():
-    print(f"frozen in {name}: {bytes_beside(N, c, k) / 2**30:.1f} GiB; full, in bf16: {8 * N / 2**30:.1f} GiB")
+for name, c in {"bf16, 2 bytes a number": 2, "4 bits (embedding and head stay in bf16)": 0.574}.items():
+    beside = bytes_beside(N, c, k, 4) / 2**30  # the adapter in fp32
+    print(f"frozen in {name}: {beside:.1f} GiB; full, in bf16: {8 * N / 2**30:.1f} GiB")
 
 # %% [markdown]
-# That is what **LoRA** and **QLoRA** do to the wall: one freezes the base, the other also stores it in 4 bits. (Lessons 06 and 13 build them. Here they are two ways to need less.) It looks like a solved problem, and it is not: a step keeps **activations** as well, what each layer passed on, until the backward pass has used them.
+# That is what **LoRA** and **QLoRA** do to the wall: one freezes the base, the other also stores it in 4 bits (lessons 06 and 13). A solved problem? No: a step keeps **activations** as well, what each layer passed on, until the backward pass has used them.
 
 # %%
 predict("01.gpt2")
@@ -97,18 +100,23 @@ predict("01.gpt2")
 memory_wall()
 
 # %% [markdown]
-# GPT-2 is all activations and logits (scores for 50,257 words, at every token): full fine-tuning needs 2.9 GiB and LoRA 2.7. Freezing saves 5 %. For Llama 2 7B, LoRA needs 30.5 GiB: it does *not* fit into 24. Over half of that are activations. **Gradient checkpointing** throws them away and computes them again, and then 14.3 GiB are enough. It does nothing for full fine-tuning of this model, whose peak comes later. Only together do LoRA, 4 bits and checkpointing bring Llama 3.1 70B onto 48 GiB, with 44.6; full fine-tuning would take 525.7.
+# For GPT-2, full fine-tuning needs 2.9 GiB and LoRA 2.7: a saving of 5 %. Three quarters of the 2.9 are activations and logits (scores for 50,257 words, at every token). At that peak, right after the loss, no gradient is there yet to be saved; AdamW's averages are, 0.46 GiB. But LoRA keeps *more* activations, 1.31 GiB against 1.03: `peft` holds adapters in fp32, and each keeps an fp32 copy of its input. Full fine-tuning keeps it once, in bf16. (With bf16 adapters, LoRA would save about three times as much.)
+#
+# For Llama 2 7B, LoRA needs 30.5 GiB: it does *not* fit into 24. Over half are activations, and 6.3 GiB of these the price of fp32 copies. **Gradient checkpointing** throws activations away and computes them again, and then 14.3 GiB are enough. It does nothing for full fine-tuning here: that peak is the end of the backward pass, with activations gone and all gradients there. Only together do LoRA, 4 bits and checkpointing bring Llama 3.1 70B onto 48 GiB, with 44.6; full fine-tuning would take 525.7.
+#
+# All this is for steps of 4 × 512 tokens. With 2 × 512, LoRA needs 21.8 GiB: try a smaller batch first, with gradients added up over several. (A card may have less than its name says.)
 #
 # ### Is the calculator right?
 #
-# It sees only a config: no model was loaded. Hold it against the truth, with a small model here and now:
+# It sees only a config: no model was loaded. Hold it against a real step, its allocated bytes counted:
 
 # %% tags=["nbval-ignore-output"]
 gaps = {}
 for method in ("full", "lora"):
     model, _ = models.load("minilm", num_labels=12)
-    guess = memory_bench.predict(model.config.to_dict(), method, False, 4, 32).total
-    found = memory_bench.measure(model, method, False, 4, 32)["measured"]
+    step = {"method": method, "checkpointing": False, "batch": 4, "sequence": 32}
+    guess = memory_bench.predict(model.config.to_dict(), **step).total
+    found = memory_bench.measure(model, **step)["measured"]
     gaps[method] = guess / found - 1
     print(f"MiniLM, {method}: predicted {guess / 1e6:.0f} MB, measured {found / 1e6:.0f} MB ({gaps[method]:+.1%})")
 
@@ -116,22 +124,22 @@ for method in ("full", "lora"):
 assert all(abs(gap) < 0.1 for gap in gaps.values())
 
 # %% [markdown]
-# In our stored runs of three small models on a processor it is within 1 %. And on an H100, for random weights in two Llama shapes (three rounds; full fine-tuning, `peft`'s LoRA, and the same on bitsandbytes' 4-bit layers), the prediction was off by 1.0 % at most:
+# In our stored runs of three small models on a processor it is within 1 %. And on an H100, for random weights in two Llama shapes (three rounds; full fine-tuning, `peft`'s LoRA, and the same on bitsandbytes' 4-bit layers), the prediction was off by 1.0 % at most. (For our own 4-bit layers it is up to 3.2 % too low.)
 
 # %% mystnb={"image": {"alt": "Bars of measured memory at the peak of a step, in GiB, each with a mark for the prediction, which sits on its top. 1.1B: full 10.6, with checkpointing 8.2; LoRA 8.4 and 3.1; QLoRA 7.1 and 1.8. 6.7B: full 50.2 with and without checkpointing; LoRA 30.5 and 14.3; QLoRA 21.6 and 5.3."}}
 scale = Results.load("qlora_scale")
 wall_figures.peaks(scale)
 
 # %% [markdown]
-# Predict before you rent. (What `nvidia-smi` shows is more than the peak: PyTorch keeps memory that it once had. The last QLoRA bar is 5.3 GiB, but 14.3 were reserved, since we loaded the weights in bf16 and quantised them then. A wall has a door, and that has to be wide enough too.)
+# (`nvidia-smi` shows more: PyTorch keeps memory that it once had. The last QLoRA bar is 5.3 GiB, but 14.3 were reserved, since we loaded the weights in bf16 and quantised them then. Count the loading too.)
 #
 # ## Would a smaller model do?
 #
-# The wall would not matter if small models were as good. Are they? We trained nine Llamas from nothing, from 24 thousand to 38 million parameters $N$ beside the embedding, on the same 11.5 million tokens of old English (novels, speeches, two Bibles, a dictionary), each token *once*. For each size the learning rate was chosen on validation data. The number that counts is the loss $L$ on test texts, in nats per token: how surprised the model is by the next token.
+# Are small models as good? We trained nine Llamas from nothing, from 24 thousand to 38 million parameters $N$, not counting the embedding, on the same 11.5 million tokens of old English (novels, speeches, a dictionary, and two Bibles, which tell the same twice), each token *once*. For each size the learning rate was chosen on validation data. The number that counts is the loss $L$ on test texts, in nats per token: how surprised the model is by the next token.
 
 # %%
 rungs = ladder.rungs(Results.load("ladder"))
-plots.table([{"width": r.width, "layers": r.layers, "N": r.N, "L": r.loss, "lowest of 3 seeds": min(r.losses),
+plots.table([{"width": r.width, "layers": r.layers, "N": r.N, "L, mean": r.loss, "lowest of 3 seeds": min(r.losses),
               "highest": max(r.losses)} for r in rungs[:5]], caption="The five small rungs")
 
 # %% [markdown]
@@ -160,11 +168,12 @@ predict("01.line")
 _ = wall_figures.ladder(rungs, known, (a, b), hidden=False)
 for rung in rungs[known:]:
     print(f"N = {rung.N:>10,}: your line says {a * rung.N**-b:.2f}, trained {rung.loss:.2f}")
+print("the five known, against the line:", *(f"{rung.loss - a * rung.N**-b:+.3f}" for rung in rungs[:known]))
 
 # %% [markdown]
-# Each step too high, and the last by 0.36 nats, more than five times the widest spread between seeds: no luck. The line bends. Go back to the five known points: the outer ones lie above the line, the middle ones below. The bend was there before we looked. **Before you follow a line, look at what is left beside it.**
+# Each of the four is too high, the last by 0.36 nats, more than five times the widest spread between seeds: not chance. The line bends. Look at the last line printed: plus, minus, minus, minus, plus. A bow, not scatter, and it was there before we looked. **Before you follow a line, look at what is left beside it.**
 #
-# Between the rungs of 3 and 6 million, twice the size brings 0.01 nats, less than the seeds differ. What has run out? A suspect is the text: 11.5 million tokens. Chinchilla, which you will meet below, had 20 tokens for each parameter. At that ratio our text is right for 0.6 million. Let each model read it four times.
+# Between the rungs of 3 and 6 million, twice the size brings 0.01 nats, less than the seeds differ. What if each model reads the text four times?
 
 # %%
 predict("01.again")
@@ -174,9 +183,9 @@ again = ladder.rungs(Results.load("ladder"), passes=4)
 _ = wall_figures.passes(rungs, again)
 
 # %% [markdown]
-# The smallest gains 0.16 nats and the largest 0.57. Small models were full; large ones were hungry. **At a fixed amount of text, data becomes the wall, and size does not help over it.** In much larger runs, up to four passes were about as good as fresh text (Muennighoff et al., 2023). It ends: on its training text the largest is at 2.57, against 3.29 on test texts.
+# The smallest gains 0.16 nats and the largest 0.57. Small models were full; large ones were hungry for text. **At a fixed amount of text, size buys less and less:** from 6 to 38 million parameters, six times the size, 0.12 nats. In much larger runs, up to four passes were about as good as fresh text (Muennighoff et al., 2023). It cannot go on for ever: on the last training texts the largest is now 0.72 nats better than on test texts. With one pass it was 0.30, and those were new to it: so the test texts are harder. The rest it has begun to know by heart.
 #
-# *What we do not know.* Four passes are four times the text, and also four times the steps; only fresh text could tell them apart, and we have none. Four passes are one seed. The last rung falls again, by 0.07 nats, and we cannot say why. And the slope depends on what $N$ counts: with the embedding, 85 % of the smallest model, our line would be steeper ($b$ = 0.063 against 0.040) and miss the last rung by 0.58.
+# *What we do not know.* Four passes are four times the text, and also four times the steps; only fresh text could tell them apart, and we have none. They are one seed, and they kept the learning rate that was chosen for one pass; tuned anew, they might be lower, and not all by as much. The last rung falls again, by 0.07 nats, and we cannot say why.
 #
 # ### A trap: one learning rate for all
 #
@@ -184,12 +193,12 @@ _ = wall_figures.passes(rungs, again)
 
 # %%
 tried = ladder.validation(Results.load("ladder"))
-rate = 0.008  # the smallest model's best; try 0.002 and 0.004
+rate = 0.008  # the smallest model's best; try 0.002 and 0.004 (only these three were tried on all nine)
 plots.table([{"width": width, f"L at {rate}": found[rate], "L at its own best": min(found.values()),
               "which is": f"{min(found, key=found.get):.2g}"} for width, found in tried.items()])
 
 # %% [markdown]
-# Above width 96, larger is *worse*, and the largest is the worst of all nine. A clear finding, and false. The best rate falls more than twentyfold on the way up. The mend is dear: tune each model you compare, or you compare how well your recipe fits them.
+# Above width 96, larger is *worse*, and the largest is the worst of all nine. A clear finding, and false. From the second rung on, the best rate never rises, and falls from about 0.02 to 0.001. Our mend is dear: tune each model you compare, or you compare how well your recipe fits them. (Another is to set models up so that one rate suits every width: µP, Yang et al., 2022.)
 #
 # ## What the published laws say
 #
@@ -197,24 +206,25 @@ plots.table([{"width": width, f"L at {rate}": found[rate], "L at its own best": 
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}} .$$
 #
-# $D$ is the number of tokens. As $N$ grows, the second term vanishes and the third stays: that is our bend. What neither size nor data removes is $E$. Training costs about $C = 6 N D$ FLOPs: for each token and parameter 2 in the forward pass and 4 backwards. So on a given budget $C$, a larger model sees less text. Which is best?
-#
-# Three answers. Kaplan et al. (2020): put most of it into size. Hoffmann et al. (2022), who trained Chinchilla: size and data alike. Besiroglu et al. (2024) refitted the latter's own data. Take the budget that Chinchilla cost, 70 billion parameters on 1.4 trillion tokens.
+# $D$ is the number of tokens; $E$, $A$, $B$, $\alpha$ and $\beta$ are constants, fitted to runs. As $N$ grows, the second term vanishes and the third stays: that is a bend like ours. What neither size nor data removes is $E$. Training costs about $C = 6 N D$ FLOPs: for each token and parameter 2 in the forward pass and 4 backwards. So on a given budget $C$, a larger model sees less text. Which is best? Take the budget that a model called Chinchilla cost.
 
 # %%
 predict("01.advice")
 
-# %% mystnb={"image": {"alt": "Line chart with logarithmic axes: the best size N for a budget C from 1e18 to 1e25 FLOPs by three laws. Kaplan's line is the steepest, the lines of Hoffmann and Besiroglu are flatter, the former the flattest. They cross between 1e18 and 1e19. The mark for Chinchilla lies on Besiroglu's line, Llama 2 70B a little below it, and Llama 2 7B below all three."}}
+# %% [markdown]
+# Three answers. Kaplan et al. (2020): put most of it into size. Hoffmann et al. (2022), who trained Chinchilla: size and data alike. Besiroglu et al. (2024) refitted what they could read off a figure of the latter.
+
+# %% mystnb={"image": {"alt": "Line chart with logarithmic axes: the best size N for a budget C from 1e18 to 1e25 FLOPs by three laws. Kaplan's line is the steepest, the lines of Hoffmann and Besiroglu are flatter, the former the flattest. They cross between 1e19 and 1e20. The mark for Chinchilla lies on Besiroglu's line, Llama 2 70B a little below it, and Llama 2 7B below all three."}}
 C = 6 * 70e9 * 1.4e12
 print(scaling.advice(C))
 _ = wall_figures.advice()
 
 # %% [markdown]
-# Same budget: a model of 820 billion parameters on 0.22 trillion tokens, one of 32 billion on 3 trillion, or one of 73 billion on 1.3 trillion. (Their losses are in different nats, from different texts and tokenizers: only the advice can be compared.) Pearce and Song (2024) trace much of the first gap to what $N$ counts, and to small models: Kaplan left the embeddings out. And all three answer one question, the least loss for a *training* budget. Whoever serves a model for years wants a small one trained far longer. So Llama 2 7B lies below every line.
+# Same budget: a model of 490 billion parameters on 0.18 trillion tokens, one of 41 billion on 2.4 trillion, or one of 73 billion on 1.3 trillion. (Kaplan's law counts the least possible compute, half of what its usual batch costs; we converted. Its losses are in other nats: compare only the advice.) Hoffmann et al. made three estimates, between 40 and 70 billion, and took the upper end; this formula is the lowest. Pearce and Song (2024) trace much of the first gap to what $N$ counts, and to small models: Kaplan left the embeddings out. All three seek the least loss for a *training* budget. Whoever serves a model for years wants a small one, trained longer: Llama 2 7B lies below every line.
 #
 # ### And two digits
 #
-# The lines `Hoffmann et al.` and `unrounded` are *one* fit. The paper prints $\alpha = 0.34$ and $\beta = 0.28$; its source has 0.3392 and 0.2849. At this budget the printed ones advise 93 tokens a parameter, the unrounded ones 59, the refit 18. Besiroglu et al. found this, and that the fit had not converged. The mend costs nothing: **give exponents with the digits that the advice needs, and say how far you extrapolate.** It is our five points again: a good fit, followed one step too far.
+# The second and third line printed are *one* fit. The paper has $\alpha = 0.34$ and $\beta = 0.28$; its source has 0.3392 and 0.2849. At this budget the printed ones advise 93 tokens a parameter, the unrounded ones 59, the refit 18. Besiroglu et al. found this, and that the fit had not converged. **Give exponents with the digits that the advice needs, and say how far you extrapolate.**
 #
 # ## What else it costs
 #
@@ -239,7 +249,7 @@ tuning = flops.training("llama-2-7b", "lora", batch=4, sequence=512).per_paramet
 print(f"LoRA: {tuning:.2f} FLOPs for each parameter and token, full: {flops.rule('full')}")
 
 # %% [markdown]
-# Meta reports 184,320 A100 hours for Llama 2 7B (Touvron et al., 2023): your formula finds that, with a utilisation of 39 %. (3 dollars an hour is our assumption; prices differ by multiples.) Tuning on ten million tokens is a matter of *minutes*. So is time a wall that PEFT takes down? It still needs 4 of 6 FLOPs, for the way through the frozen layers and back.
+# Meta reports 184,320 A100 hours for Llama 2 7B (Touvron et al., 2023): by your formula these cards ran at 39 % of their peak, a usual share. (3 dollars an hour is our assumption; prices differ by multiples.) Tuning on ten million tokens is a matter of *minutes*. So is time a wall that PEFT takes down? It still needs 4 of 6 FLOPs (4.14, with the adapters' own work and attention), for the way through the frozen layers and back.
 
 # %%
 predict("01.speed")
@@ -250,14 +260,14 @@ for method, name in wall_figures.METHOD_NAMES.items():
     cells = {kind: wall_figures.peak_cells(scale, "6.7B", method, kind) for kind in ("plain", "checkpointing")}
     plain, again_ = (np.median([cell["tokens_a_second"] for cell in found]) for found in cells.values())
     each = flops.training("llama-2-7b", method, batch=4, sequence=512).per_token
-    rows.append({"6.7B on an H100": name, "tokens a second": int(plain), "with checkpointing": int(again_),
-                 "utilisation": f"{plain * each / 989e12:.0%}"})
+    rows.append({"6.7B on an H100": name, "tokens a second": int(plain), "utilisation": f"{plain * each / 989e12:.0%}",
+                 "with checkpointing, tokens a second": int(again_)})
 plots.table(rows, caption="Median of three rounds, steps of 4 × 512 tokens")
 
 # %% [markdown]
-# A third less work, and 8 % *slower*. Count what you can count; then measure: full fine-tuning keeps the card busy, at a utilisation of 36 %; LoRA reaches 22 %. Its many small products and its casts to fp32 are the suspects, and lesson 15 takes them away one by one. That is `peft` as it comes, in one version on one card. And a step that does not fit has no speed to compare.
+# A third less work, and 8 % *slower*. Count, then measure: full fine-tuning keeps the card busy, at a utilisation of 36 %; LoRA reaches 22 %. Its many small products are suspects, and the conversions between bf16 and the adapters' fp32; lesson 15 takes them away one by one. For the 1.1B shape, LoRA is 39 % slower. That is `peft` as it comes, in one version on one card. (One of three QLoRA rounds with checkpointing was 40 % slower than the others; we do not know why.)
 #
-# **Energy** goes with time. Every assumption stands below the number, and the range is wide because they are:
+# **Energy** goes with time. For the ten million tokens above, in full, with every assumption; the range is wide because they are:
 
 # %%
 print(energy.of_flops(6 * N * 10e6, "h100"))
@@ -271,18 +281,18 @@ for customers in (1, 10, 1000):
     print(f"{customers:5} customers: {copies / 1e9:9,.1f} GB as copies, {adapters / 1e9:6,.1f} GB as base and adapters")
 
 # %% [markdown]
-# The disk is cheap. What is dear is that every copy wants a card of its own to answer from, while adapters share one base in memory, in one batch even (lesson 07).
+# Disk is cheap. What is dear: every copy wants a card of its own to answer from, while adapters share one base in memory, even in one batch (lesson 07).
 #
 # ## The case against
 #
-# - **You may not need it.** What fits in full needs no trick: GPT-2 trains on nearly any laptop, and you saw what LoRA saves there.
-# - **You may not need training.** A better prompt, or facts looked up beside the model, costs no memory at all ([lesson 02](02_landscape.ipynb) asks those questions first).
-# - **It can learn less.** On code and mathematics with billions of tokens, LoRA at usual ranks stayed behind full fine-tuning, and forgot less (Biderman et al., 2024). A frozen base limits what can be added.
-# - **Activations remain,** and with long texts they *are* the wall. Checkpointing pays for them in time.
+# - **You may not need it.** What fits in full needs no trick, as GPT-2 showed.
+# - **You may not need training.** A better prompt, or facts looked up beside the model, costs no memory in training, and a longer text in every call ([lesson 02](02_landscape.ipynb) asks those questions first).
+# - **It can learn less.** On code and mathematics with billions of tokens, LoRA at usual ranks stayed behind full fine-tuning, and forgot less (Biderman et al., 2024). A possible reason that they give: full fine-tuning's change had 10 to 100 times LoRA's usual rank.
+# - **Activations remain,** fp32 adapters add to them, and with long texts they *are* the wall. Checkpointing pays for them in time.
 # - **Four bits are not free.** The base is rounded, each step unpacks it, and an adapter merged back into it is rounded again (lesson 13).
-# - **The base decides.** An adapter inherits what the large model knows and what it gets wrong, and whoever trained it decides which model you may have at all. That is the scaling dilemma: the models worth adapting are those that few can train.
+# - **The base decides.** An adapter inherits what the large model knows and gets wrong. That is the scaling dilemma: the models worth adapting are those that few can train.
 #
-# **Unknown:** whether any of these laws holds ten steps further; what your task's loss has to do with the loss of a text model; where the curve for *tuned* models bends.
+# **Unknown:** whether any of these laws holds at ten times the size; what your task's loss has to do with the loss of a text model; where the curve for *tuned* models bends.
 #
 # ## Check yourself
 
@@ -294,8 +304,8 @@ quiz("01")
 #
 # - Training in full takes 8 bytes a number in bf16 and 16 with fp32 states, before any text. Three of four places serve training alone: freezing takes them away.
 # - Then activations are the wall. For small models and long texts they were all along.
-# - A line through small models said 3.50 for the largest, and 3.86 came. With fixed text, data is the wall; with one learning rate for all, the recipe is.
-# - FLOPs fall by a third, the clock perhaps not at all, and disk by a factor near a hundred.
+# - A line through small models said 3.50 for the largest, and 3.86 came. With fixed text, more size buys less and less; with one learning rate for all, you measure the recipe.
+# - FLOPs fall by a third, the clock perhaps not at all, and disk, for each further task, by a factor of about 80.
 # - Predict before you rent: the config is enough to know the peak.
 #
 # ## Sources
@@ -304,6 +314,7 @@ quiz("01")
 # - J. Hoffmann et al.: *Training Compute-Optimal Large Language Models*, 2022, [arXiv:2203.15556](https://arxiv.org/abs/2203.15556).
 # - T. Besiroglu et al.: *Chinchilla Scaling: A Replication Attempt*, 2024, [arXiv:2404.10102](https://arxiv.org/abs/2404.10102).
 # - T. Pearce, J. Song: *Reconciling Kaplan and Chinchilla Scaling Laws*, 2024, [arXiv:2406.12907](https://arxiv.org/abs/2406.12907).
+# - G. Yang et al.: *Tensor Programs V: Tuning Large Neural Networks via Zero-Shot Hyperparameter Transfer*, 2022, [arXiv:2203.03466](https://arxiv.org/abs/2203.03466).
 # - N. Muennighoff et al.: *Scaling Data-Constrained Language Models*, 2023, [arXiv:2305.16264](https://arxiv.org/abs/2305.16264).
 # - H. Touvron et al.: *Llama 2: Open Foundation and Fine-Tuned Chat Models*, 2023, [arXiv:2307.09288](https://arxiv.org/abs/2307.09288).
 # - E. Hu et al.: *LoRA: Low-Rank Adaptation of Large Language Models*, 2021, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685).

@@ -16,7 +16,7 @@
 #
 # That depends on how they did it, and less on the name of the method than on one decision: **where the change lives**. In this lesson you
 #
-# 1. train one real model in five ways, for a few seconds each, and look at which numbers moved,
+# 1. train one real model in five ways, for some seconds each, and look at which numbers moved,
 # 2. put the methods of this course on a map, by that decision,
 # 3. ask five questions that tell you what to try first. Often the answer is not to train at all.
 
@@ -53,7 +53,7 @@ print(len(before), "pretrained tensors,", f"{sum(t.numel() for t in before.value
 
 # %% tags=["exercise"]
 def changed(before, after):
-    """{name: number of entries that differ} for every tensor of `before` that is not bit-identical in `after`."""
+    """{name: number of entries that differ (!=)} for every tensor of `before` with at least one of them."""
     return ...
 
 
@@ -64,7 +64,7 @@ check("02.changed", changed)
 changed = use("02.changed", changed)
 
 # %% [markdown]
-# Now the five ways. *Full* fine-tuning trains everything, *head only* nothing but the head. The other three stand for three families that you will meet all through this course: **Houlsby**'s adapters put small layers in; **biases and norms** trains a few tensors that are there; **LoRA**, which you used in lesson 00, learns the change of twelve matrices in a short form. (Lessons 03, 05 and 06 take them apart.)
+# Now the five ways. *Full* fine-tuning trains everything, *head only* nothing but the head. The other three stand for three families that you will meet all through this course: **Houlsby**'s adapters put small layers in; **biases and norms** trains a few tensors that are there; **LoRA**, which you used in lesson 00, learns the change of some matrices in a short form. (Lessons 03, 05 and 06 take them apart.)
 
 # %% tags=["nbval-ignore-output"]
 def fresh():
@@ -80,7 +80,7 @@ houlsby = peftlab.attach(fresh(), Houlsby(reduction_factor=24, non_linearity="re
 lora = peftlab.attach(fresh(), LoRA(r=8, lora_alpha=16, target_modules=["query", "value"]))
 
 # %% [markdown]
-# Twenty steps of 16 definitions for each:
+# Twenty steps of 16 definitions for each (the first takes longest):
 
 # %% tags=["nbval-ignore-output"]
 few, held_out = data.train[:800], data.test[:300]
@@ -125,10 +125,10 @@ assert len(found["biases and norms"]) == 62
 # %% [markdown]
 # Read it row by row.
 #
-# - **Full** moved all 101 tensors, and yet half of the numbers are bit-identical. Look at the hatched cells: they are tables with one row for each word piece, each position and each kind of text. A row that no definition used has a gradient of exactly zero, and stays. The table of word pieces alone is more than half of MiniLM. (Ours was AdamW without weight decay. With it, unused rows would shrink a little in every step.)
+# - **Full** moved all 101 tensors, and yet half of the numbers are bit-identical. Look at the hatched cells: they are tables with one row for each word piece, each position and each kind of text. A row that no definition used has a gradient of exactly zero, and stays. The table of word pieces alone is more than half of MiniLM. (Ours was AdamW without weight decay. With it, unused rows would shrink a little in every step.) And our microscope is sharp: six of the 101, the key biases, cannot change any output, because softmax cancels them. They moved by rounding noise.
 # - **Head only** and **Houlsby**: not one bit of the 101 changed. All that was learned is elsewhere, in the file.
 # - **Biases and norms**: 62 tensors, all of them short. No matrix.
-# - **LoRA** is two things. Unmerged, it is like Houlsby: the base is untouched. Merged, twelve matrices differ, 1.77 million numbers, and all of that came from 78,348 trained ones, the head included.
+# - **LoRA** is two things. Unmerged, it is like Houlsby: the base is untouched. Merged, twelve matrices differ, query and value in each of six blocks: 1.77 million numbers, and all of that came from 78,348 trained ones, the head included.
 #
 # Which of the five is best? These runs cannot say: 20 steps, one seed, learning rates from experience.
 #
@@ -136,22 +136,24 @@ assert len(found["biases and norms"]) == 62
 #
 # Let $\theta$ be all pretrained numbers of the model, $N$ of them: here 22.6 million. A model computes $f(x; \theta)$ from a text $x$. Fine-tuning in full looks for a new $\theta$. Parameter-efficient fine-tuning keeps $\theta$ **frozen** and trains a small vector $\varphi$ of $k$ numbers beside it, $k \ll N$:
 #
-# $$\min_{\varphi} \; \mathcal{L}\big(f(x;\, \theta, \varphi),\, y\big), \qquad \theta \text{ fixed} .$$
+# $$\min_{\varphi} \; \mathcal{L}\big(f(x;\, \theta, \varphi),\, y\big), \qquad \theta \text{ fixed} ,$$
 #
-# One base $\theta$, and for each task a small $\varphi$. *How* $\varphi$ enters $f$ is the decision that makes the families:
+# where $\mathcal{L}$ is the loss and $y$ the right answer. One base $\theta$, and for each task a small $\varphi$. *How* $\varphi$ enters $f$ is the decision that makes the families:
 #
-# - **Additive** methods put something new in: small layers (adapters), factors, or vectors that no one can type before the text (prompts, prefixes). $\theta$ stays as it is. *In training* the new parts are computed too, forwards and backwards, and prompts make every text longer. *At inference* the parts stay, in every pass.
-# - **Selective** methods train a few entries of $\theta$, the set $S$: $\theta_S + \varphi$. *In training* whole biases or norms cost nothing extra; scattered entries have to be found first, and PyTorch computes the gradient of their whole matrix. *At inference* there is no cost: the model has its old shape.
-# - **Reparameterisation** writes the change in a short form: $\theta + g(\varphi)$, with a fixed rule $g$. *In training* $g$ and its gradient are computed in every step. *At inference* merged ones cost nothing, unmerged ones their extra products, and these buy something: many tasks from one base.
-# - **Hybrids** do several of these at once. *In training* they cost the sum, and a longer search for good settings. *At inference* one part that does not merge is enough to keep its cost.
+# | family | where the change lives | in training | at inference |
+# |---|---|---|---|
+# | **additive** | something new: small layers (adapters), vectors that multiply what a layer gives out, or vectors that no one can type before the text (prompts, prefixes); $\theta$ stays as it is | the new parts are computed too, and prompts make every text longer | the parts stay, in every pass |
+# | **selective** | in a few entries of $\theta$, the set $S$: $\theta_S + \varphi$, written over in place (keep the old $\theta_S$ if you want to go back) | whole biases or norms add no work of their own; scattered entries have to be found first, and PyTorch computes the gradient of their whole matrix | nothing: the model has its old shape |
+# | **reparameterisation** | in a short form of the change: $\theta + g(\varphi)$, with a fixed rule $g$ | $g$ and its gradient are computed in every step | nothing once merged; unmerged the extra products, which buy many tasks from one base |
+# | **hybrid** | in several of these at once | the sum, and a longer search for good settings | one part that does not merge is enough to keep its cost |
 #
-# What all of them save in training is the same: no gradient and no optimiser state for what is frozen. What none of them saves is the forward pass, nor the way of the error back through the frozen layers ([bridge B4](B4_backward_and_adam.ipynb) takes that apart).
+# What most of them save in training is the same: gradients and optimiser states (AdamW's two running averages for each number that trains) of what is frozen. What none saves is the forward pass. And the error travels back as far as the lowest part that trains: through nearly the whole model for most methods, not at all for a head alone ([bridge B4](B4_backward_and_adam.ipynb) takes that apart).
 #
 # The families are a convention (Lialin et al., 2023), not nature. Selective training *is* a reparameterisation: $g$ puts $\varphi$ at the places $S$ and zeros elsewhere. And IA³ multiplies activations by trained vectors. It counts as additive, but a factor on a layer's output is a factor on the rows of its weight, so it merges. If it matters to you, ask the formula: **can the trained model be written as the old one with other weights?**
 #
 # ## The map
 #
-# Every method of the course, with its formula, what it trains on a model of your choice, and where you will meet it. The numbers are for each method's default settings, without a head. (MiniLM has its pooler here, a last layer that our classifier leaves out.) Two things to look for: which family reaches lowest, and what becomes of BitFit when you go from MiniLM to Llama.
+# Every method of the course, with its formula, what it trains on a model of your choice, and where you will meet it. The numbers are for each method's default settings, without a head (where it has none, ours, such as 20 virtual tokens). (MiniLM has its pooler here, a last layer that our classifier leaves out.) Two things to look for: which family reaches lowest, and what becomes of BitFit when you go from MiniLM to Llama.
 
 # %%
 from peftlab.show.widgets.method_map import method_map
@@ -159,11 +161,11 @@ from peftlab.show.widgets.method_map import method_map
 method_map()
 
 # %% [markdown]
-# BitFit trains the biases, and Llama has none. And no family owns the low end: on MiniLM, all three have a method of less than ten thousand numbers. Accuracy is not on this map, on purpose: it depends on the task, the settings and the learning rate, and needs several seeds. Later lessons measure it.
+# BitFit trains the biases, and Llama has none. Lowest on MiniLM is a selective method, BEFT, with 2,304 numbers; but the additive and the reparameterising family have one below ten thousand each, and smaller settings would bring many lower. Diff pruning trains 45 million, two for each of MiniLM's, to find the few that it keeps: small is the file, not the training. Accuracy is not on this map, on purpose: it depends on the task, the settings and the learning rate, and needs several seeds. Later lessons measure it.
 #
-# ## A trap: the frozen head
+# ## A trap in two lines
 #
-# Selective training takes three lines, and you find them everywhere like this:
+# Selective training takes a loop, and you find them everywhere like this:
 #
 # ```python
 # for name, parameter in model.named_parameters():
@@ -197,17 +199,17 @@ assert list(changed(heads, landscape.own_tensors(trap))) == ["classifier.bias"]
 assert right["trap"] < right["biases and norms"] - 0.1
 
 # %% [markdown]
-# `classifier.bias` has "bias" in its name, so it trains. `classifier.weight` does not, so it stays what it was at the start: *random*. The encoder spends its few numbers on making the best of random scores. Everything new must train, whatever it is called; `peftlab.attach` and `peft` see to that for a classifier, a loop by hand does not. (Order matters too. Freeze a model and give it a head afterwards, and the head trains, as new parameters do. Freeze everything after that, and it does not.) The mend is the line above: `or name.startswith("classifier")`. The check is one line too: print what trains.
+# `classifier.bias` has "bias" in its name, so it trains. `classifier.weight` does not, so it stays what it was at the start: *random*. The encoder spends its few numbers on making the best of random scores. Everything new must train, whatever it is called. `peftlab.attach` sees to that for a classifier, and `peft` if its config says `task_type="SEQ_CLS"`; without that, `peft` freezes the random head as silently as the loop does. The mend is the line above: `or name.startswith("classifier")`. The check is one line too: print what trains.
 #
 # ## Five questions before you train
 #
 # Ask them in this order, and stop at the first that settles it.
 #
-# 1. **Is prompting enough?** A clear instruction, a few examples in it, and a measurement on real cases. Nothing is cheaper to try.
+# 1. **Is prompting enough?** A clear instruction, a few examples in it, and a measurement on real cases. Nothing is cheaper to try. (Count the calls: a long prompt is paid for in each.)
 # 2. **Is it knowledge, and does it change?** Then put the facts beside the model and look them up for each question: **retrieval** (Lewis et al., 2020). You can correct them, and name the source.
-# 3. **Do you need a label, and is the head alone enough?** Frozen encoder, trained last layer. On this task, five full-length runs of lesson 06 gave 80.6 % for the head alone, 86.0 % for LoRA and 87.4 % for full fine-tuning. Is the difference worth anything to whoever uses it?
-# 4. **How will it be served?** Many tasks from one base, mixed in a batch: leave the adapters unmerged. One task on a program that knows plain models only, or no time to lose: something that merges.
-# 5. **What memory have you?** Enough for weights, gradients and Adam's averages of the whole model: full fine-tuning is open to you. Enough for the weights: LoRA. Not even that: QLoRA, which stores the frozen weights in 4 bits.
+# 3. **Do you need a label, and is the head alone enough?** Frozen encoder, trained last layer. On this task, full-length runs of lesson 06, five seeds each, gave on average 80.6 % for the head alone, 86.0 % for LoRA and 87.4 % for full fine-tuning; seeds differ by up to 2.2 points. But the head had only as many steps as the others. Trained to the end, with a penalty chosen on validation data, it has 83.4 %. Is the difference worth anything to whoever uses it?
+# 4. **How will it be served?** Many tasks from one base, mixed in a batch: leave the adapters unmerged. One task on a program that knows plain models only, or no time to lose: LoRA, merged.
+# 5. **What memory have you?** First what a step needs for its activations ([lesson 01](01_scaling_dilemma.ipynb)'s calculator counts it; fewer tokens or checkpointing make it less). If weights, gradients and AdamW's averages of the whole model fit beside that: full fine-tuning is open to you. If the weights do: LoRA. If not even these: QLoRA, which stores them in 4 bits.
 #
 # ### Exercise 2 · The first thing to try (8 minutes)
 #
@@ -215,9 +217,9 @@ assert right["trap"] < right["biases and norms"] - 0.1
 #
 # - **invoices**: read the total out of fifty invoices a day. With five examples in the prompt, 98 of 100 test invoices came out right; 95 are needed.
 # - **price list**: answer customers from a list of 40,000 prices, new every Monday. Each answer must say which line it rests on.
-# - **tickets**: sort two million support tickets a day into eight queues. A trained head on a frozen encoder gets 91 of 100 right on validation data; 90 are needed.
+# - **tickets**: sort two million support tickets a day into eight queues. A trained head on a frozen encoder gets 91 of 100 right on validation data; 90 are needed. A prompt in each call would cost too much.
 # - **customers**: write replies in the house style of 300 customers. The style manuals in the prompt were measured, and were not enough. One GPU has to answer all of them, in mixed batches.
-# - **keyboard**: suggest the next word in one dialect, on telephones. Prompting failed, facts are not the problem, and the program there loads plain models only.
+# - **keyboard**: suggest the next word in one dialect, on telephones. Prompting failed, facts are not the problem, and the program there loads plain models only. Your own machine cannot train the model in full.
 # - **one card**: teach a model of 70 billion parameters a new language for commands, from 20,000 examples. Prompting, retrieval and a small model were tried; how it is served is open. There is one card with 48 GB.
 
 # %% tags=["exercise"]
@@ -232,10 +234,10 @@ first_try = use("02.first_try", first_try)
 # **Where opinions differ.** The order is ours, from cheap to dear, and each step has its critics.
 #
 # - *Prompting first?* Liu et al. (2022) say it in their title: few-shot fine-tuning can be "better and cheaper than in-context learning", since examples in a prompt are paid for in every call. With many calls a day, count.
-# - *Facts only by retrieval?* Ovadia et al. (2023) found retrieval ahead of fine-tuning, for old facts and for new ones. Zhao et al. (2025) find that it hangs on the form of the data, and that facts need not be harder to train than style; numbers, and reasoning over new facts, stay hard.
+# - *Facts only by retrieval?* Ovadia et al. (2023) found retrieval ahead of further training on raw text, for old facts and for new ones. Zhao et al. (2025) find that facts are not in themselves harder to train than style, and that the form of the data decides.
 # - *Does LoRA give anything away?* Biderman et al. (2024) saw it learn less than full fine-tuning on large data, and forget less. Schulman et al. (2025) saw no gap on data sets of moderate size, with LoRA on all layers and a learning rate of its own.
 #
-# And a step can be wrong for you for reasons that no list knows. Whatever you take, compare it with the step before.
+# Whatever you take, compare it with the step before.
 #
 # ## How it came about
 #
@@ -245,7 +247,7 @@ first_try = use("02.first_try", first_try)
 landscape_figures.timeline()
 
 # %% [markdown]
-# Most of it is from two years. In 2021 the families took shape, and by its end two papers already mixed them; one, He et al., asked whether they are at heart the same (lesson 12 will). From 2023 on, most newcomers are variations on LoRA. A date says when an idea was written down, not that the older one is worse.
+# Most of what we show is from two years. By the end of 2021 two papers already mixed the families; one, He et al., asked whether they are at heart the same (lesson 12 will). From 2023 on, reparameterisations are the largest group of newcomers, 7 of the 15 on our map; not all vary LoRA.
 #
 # ## Check yourself
 
@@ -275,7 +277,7 @@ quiz("02")
 # - E. Zhao, P. Awasthi, N. Haghtalab: *From Style to Facts: Mapping the Boundaries of Knowledge Injection with Finetuning*, 2025, [arXiv:2503.05919](https://arxiv.org/abs/2503.05919).
 # - D. Biderman et al.: *LoRA Learns Less and Forgets Less*, 2024, [arXiv:2405.09673](https://arxiv.org/abs/2405.09673).
 # - J. Schulman and Thinking Machines Lab: *LoRA Without Regret*, 2025, [thinkingmachines.ai/blog/lora](https://thinkingmachines.ai/blog/lora/).
-# - The other papers are linked from the map. Data: WordNet 3.0, Princeton University. Model: all-MiniLM-L6-v2, Apache-2.0. Stored runs: lesson 06's, in `data/results/scissors.json`.
+# - The other papers are linked from the map. Data: WordNet 3.0, Princeton University. Model: all-MiniLM-L6-v2, Apache-2.0. Stored runs: lesson 06's, in `data/results/scissors.json`, and `trained_head.json`.
 
 # %% [markdown] tags=["footer"]
 # ---

@@ -49,6 +49,31 @@ def test_the_first_exercise_takes_under_five_minutes(lesson):
     assert lesson.EXERCISES[0].minutes < 5
 
 
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"tickets": ...}, "5 of 6 are right, 1 still open: tickets."),
+        ({"tickets": ..., "invoices": (4, "LoRA, merged")}, "4 of 6 are right, 1 still open: tickets.\ninvoices: five"),
+        ({"keyboard": (5, "LoRA, merged")}, "another question settles it first"),
+        ({"keyboard": (4, "prompt")}, "the right question, but another answer"),
+        ({"keyboard": ("4", "LoRA, merged")}, "without quotes"),
+        ({"one card": (5, "qlora")}, "'qlora' is not one of the seven names"),
+        ({"one card": "QLoRA"}, "a pair is wanted"),
+        ({"one card": (3, "head only")}, "A later question"),
+        ({"one card": (5, "LoRA, unmerged"), "customers": (2, "retrieval")}, "look up, either"),
+    ],
+)
+def test_each_case_is_judged_for_itself(entries, says):
+    task = exercise.exercise("02.first_try")
+    verdict = judge(task, {**task.solution, **entries})
+    assert verdict.state == WRONG and says in verdict.says
+
+
+@pytest.mark.parametrize("answer", [0, 1e-9])
+def test_hours_that_are_nearly_nothing_are_not_mistaken_for_those_of_one_token(answer):
+    assert "one token" not in judge(exercise.exercise("01.card_hours"), lambda *_: answer).says
+
+
 def tensors(value) -> list[torch.Tensor]:
     """All tensors inside a case, however deep."""
     if isinstance(value, torch.Tensor):

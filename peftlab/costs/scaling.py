@@ -11,10 +11,11 @@ r"""Scaling laws: how the loss of a language model falls with parameters, data a
 | HOFFMANN_UNROUNDED | the same | all | the same fit with more digits, as quoted by Besiroglu et al. |
 | BESIROGLU | the same | all | Besiroglu et al., 2024, arXiv:2404.10102, table 1: a refit to data read off a figure |
 
-Losses are nats per token on each paper's own data and tokenizer, so the losses of two laws must not be compared, and
-none predicts the loss of *your* model. What can be compared is the advice: how to spend a budget C = 6 N D. Kaplan puts
-most of it into size, Chinchilla into size and data alike. The rounded constants of the Chinchilla paper give other
-advice than its own other two approaches; the refit agrees with them. That is why the digits matter.
+Losses are nats per token on each paper's own data and tokenizer (the last three laws share theirs), so Kaplan's must
+not be compared with the others', and none predicts the loss of *your* model. What can be compared is the advice: how
+to spend a budget C = 6 N D. Kaplan puts most of it into size, Chinchilla into size and data alike. The rounded
+constants of the Chinchilla paper give other advice than its own other two approaches; the refit agrees with them.
+That is why the digits matter.
 """
 
 from __future__ import annotations
@@ -91,14 +92,18 @@ class Parametric:
 
 @dataclass(frozen=True)
 class Kaplan:
-    """The power laws of 2020. N leaves out the embeddings; C is counted in FLOPs here, in PF-days in the paper."""
+    """The power laws of 2020. N leaves out the embeddings; C is counted in FLOPs here, in PF-days in the paper.
+
+    The paper's laws hold for C_min, the compute at a batch far below the critical one. At the critical batch, which
+    the data of table 6 is for, the same run costs C = 2 C_min (section 6.3), and that is what `optimum` is given.
+    """
 
     name: str = "Kaplan et al. 2020"
     N_c: float = 8.8e13
     alpha_N: float = 0.076
     D_c: float = 5.4e13
     alpha_D: float = 0.095
-    C_c: float = 3.1e8  # PF-days, at the best batch size
+    C_c: float = 3.1e8  # PF-days of C_min
     alpha_C: float = 0.050
     N_e: float = 1.3e9  # table 6
     p_N: float = 0.73
@@ -117,9 +122,9 @@ class Kaplan:
         return (self.D_c / D) ** self.alpha_D
 
     def loss_of_compute(self, C: float) -> float:
-        """The best size for C FLOPs, and data enough (eq. 1.3)."""
+        """The best size for C FLOPs at the critical batch, and data enough (eq. 1.3, in C_min)."""
         _positive(C=C)
-        return (self.C_c * PF_DAY / C) ** self.alpha_C
+        return (self.C_c * PF_DAY / (C / 2)) ** self.alpha_C
 
     def loss(self, N: float, D: float) -> float:
         """Both limit (eq. 1.5), with the constants of eq. 1.1 and 1.2; the paper's joint fit has others."""
@@ -127,12 +132,12 @@ class Kaplan:
         return ((self.N_c / N) ** (self.alpha_N / self.alpha_D) + self.D_c / D) ** self.alpha_D
 
     def optimum(self, C: float) -> Optimum:
-        """Table 6: N = 1.3e9 C^0.73, D = 2e10 C^0.27, C in PF-days at the critical batch size.
+        """Table 6: N = 1.3e9 C_min^0.73, D = 2e10 C_min^0.27, in PF-days; C = 2 C_min.
 
-        The two were fitted apart, so 6 N D is about 1.8 C and not C.
+        So 6 N D is about C: 0.9 C, since the two constants are rounded.
         """
         _positive(C=C)
-        days = C / PF_DAY
+        days = C / 2 / PF_DAY
         N, D = self.N_e * days**self.p_N, self.D_e * days**self.p_D
         return Optimum(self.name, C, N, D, self.loss_of_compute(C))
 

@@ -47,6 +47,8 @@ class Exercise:
     tolerance: float = 1e-6  # relative to the largest value
     # Turns an answer into the function whose results are compared, where several answers are right.
     compares: Callable[[Callable], Callable] | None = None
+    # Of a dictionary that is filled in case by case: words for one wrong entry (name, value) that no mutant has.
+    explains: Callable[[str, Any], str] | None = None
     shown: str = ""  # the solution's text, where its source is not the best thing to show
 
 
@@ -122,6 +124,8 @@ def solution_text(task: Exercise) -> str:
 
 def judge(task: Exercise, answer: Any) -> Verdict:
     """Compare with the solution on every case; explain the first difference."""
+    if task.explains is not None and isinstance(answer, dict) and answer.keys() == task.solution.keys():
+        return _judge_entries(task, answer)
     if _blank(answer):
         return Verdict(NOT_ATTEMPTED, f"Replace the ... (about {task.minutes} minutes).")
     if callable(task.solution) and not callable(answer):
@@ -143,6 +147,30 @@ def judge(task: Exercise, answer: Any) -> Verdict:
     if isinstance(a, _Raised):
         return Verdict(WRONG, _explain_error(a, case))
     return Verdict(WRONG, _explain_difference(a, b, case, task.tolerance))
+
+
+def _judge_entries(task: Exercise, answer: dict[str, Any]) -> Verdict:
+    """Every entry for itself: what is filled in is judged although others are still open."""
+    unfilled = [name for name, value in answer.items() if _blank(value)]
+    if len(unfilled) == len(answer):
+        return Verdict(NOT_ATTEMPTED, f"Replace the ... (about {task.minutes} minutes).")
+    words = [
+        _words_for_entry(task, name, value)
+        for name, value in answer.items()
+        if name not in unfilled and not _equal(value, task.solution[name], task.tolerance)
+    ]
+    if unfilled:
+        right = len(answer) - len(unfilled) - len(words)
+        words.insert(0, f"{right} of {len(answer)} are right, {len(unfilled)} still open: {', '.join(unfilled)}.")
+    return Verdict(WRONG, "\n".join(words)) if words else Verdict(RIGHT, "")
+
+
+def _words_for_entry(task: Exercise, name: str, value: Any) -> str:
+    for mutant in task.mutants:
+        known = mutant.answer[name]
+        if not _equal(known, task.solution[name], task.tolerance) and _equal(value, known, task.tolerance):
+            return mutant.says
+    return task.explains(name, value)
 
 
 def _blank(value: Any) -> bool:

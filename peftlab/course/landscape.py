@@ -151,15 +151,15 @@ NAMED = (
     ),
 )  # fmt: skip
 
-# What a family costs, in words. Every family saves the gradients and optimiser states of the frozen weights.
+# What a family costs, in words. Nearly every method saves the gradients and optimiser states of the frozen weights.
 COSTS = {
     "additive": (
         "New parts are computed forwards and backwards. Prompts and prefixes lengthen every text besides.",
         "The parts stay: more calls, or more tokens, in every pass. (IA³ is the exception: it merges.)",
     ),
     "selective": (
-        "Whole biases or norms cost nothing extra. Scattered entries are dearer: PyTorch computes the gradient of the "
-        "whole matrix first. Choosing them costs time too.",
+        "Whole biases or norms add no work of their own. Scattered entries are dearer: PyTorch computes the gradient "
+        "of the whole matrix first. Choosing them costs time too.",
         "None: the model has its old shape.",
     ),
     "reparameterisation": (

@@ -35,7 +35,8 @@ RECORD = "build.json"  # beside the notebooks: how long each takes, how large it
 CELL_TIMEOUT = 600  # seconds
 LARGEST_OUTPUT = 200_000  # bytes
 
-WIDGET_CALL = re.compile(r"^(?:scissors_widget|drag|retrain|switch)\(", re.MULTILINE)  # questions are not counted
+WIDGETS = "scissors_widget|drag|retrain|switch|memory_wall|method_map|place_levels"  # questions are not counted
+WIDGET_CALL = re.compile(rf"^(?:\w+ = )?(?:{WIDGETS})\(", re.MULTILINE)
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},

@@ -40,14 +40,15 @@ def changes(
             look = {"color": "#EEEEEE"} if share == 0 else {"color": palette.BLUE}
             if 0 < share < 0.9:
                 look = {"facecolor": palette.YELLOW, "edgecolor": palette.BLACK, "hatch": "/////", "linewidth": 0}
-            ax.bar(column, 0.6, width=0.86, bottom=row - 0.3, **look)
+            ax.bar(column, 0.5, width=0.86, bottom=row - 0.3, **look)
         for layer in new.get(method, ()):
             last = max(place for place, name in enumerate(names) if name.startswith(f"{layer}."))
-            ax.plot(last, row + 0.41, marker="^", color=palette.VERMILION, markersize=5, clip_on=False)
-    ax.set_yticks(range(len(changed)), changed)
+            ax.plot(last, row + 0.29, marker="^", color=palette.VERMILION, markersize=5, clip_on=False)
+    ax.set_yticks([row - 0.05 for row in range(len(changed))], changed)
     ax.set_ylim(len(changed) - 0.4, -0.5)
     parts = _parts(names)
     ax.set_xticks([start - 0.5 for start in parts.values()], [])
+    ax.vlines([start - 0.5 for start in parts.values()], -0.5, len(changed) - 0.4, color=palette.GREY, linewidth=0.6)
     for part, start in parts.items():
         size = sum(_part(name) == part for name in names)
         ax.annotate(part, (start - 0.5 + size / 2, 0), (0, -8), xycoords=ax.get_xaxis_transform(),

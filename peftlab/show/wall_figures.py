@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from peftlab.costs.memory import GIB
-from peftlab.costs.scaling import BESIROGLU, HOFFMANN, KAPLAN
+from peftlab.costs.scaling import BESIROGLU, HOFFMANN_UNROUNDED, KAPLAN
 from peftlab.course.ladder import Rung
 from peftlab.show import palette
 
@@ -64,7 +64,7 @@ def advice() -> Axes:
     """The best size for a budget by three laws, and what was really trained."""
     _, ax = plt.subplots()
     C = np.logspace(18, 25, 60)
-    for index, law in enumerate((KAPLAN, HOFFMANN, BESIROGLU)):
+    for index, law in enumerate((KAPLAN, HOFFMANN_UNROUNDED, BESIROGLU)):
         ax.plot(C, [law.optimum(float(c)).N for c in C], label=law.name, color=palette.LINES[index],
                 linestyle=palette.DASHES[index])  # fmt: skip
     for index, (name, (N, D)) in enumerate(TRAINED.items()):

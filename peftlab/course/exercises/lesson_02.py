@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftlab.course.exercise import Exercise, Mutant
+from peftlab.course.exercise import Exercise, Mutant, WrongForm, described
 
 # ---- 1: what changed ----------------------------------------------------------------------------------------------
 
@@ -23,9 +23,10 @@ def _models() -> list[tuple]:
     g = torch.Generator().manual_seed(2)
     shapes = {"table": (6, 4), "query.weight": (3, 4), "query.bias": (3,), "value.weight": (5, 4), "norm": (4,)}
     before = {name: torch.randn(*shape, generator=g) for name, shape in shapes.items()}
+    before["query.weight"] *= 1e-4
     after = {name: tensor.clone() for name, tensor in before.items()}
     after["table"][2] += 1.0  # one row of six
-    after["query.weight"] *= 1 + 1e-6  # every entry, by next to nothing
+    after["query.weight"] *= 1 + 1e-6  # every entry, by less than any tolerance
     before["value.weight"][:2] = after["value.weight"][:2] = 0.5
     after["value.weight"][0] += 0.25  # what one row gains, the next loses
     after["value.weight"][1] -= 0.25
@@ -34,13 +35,28 @@ def _models() -> list[tuple]:
     return [(before, after), (before, same)]
 
 
+def _are_names(found: Any) -> bool:
+    return isinstance(found, list | tuple | set | frozenset) and all(isinstance(each, str) for each in found)
+
+
 def _as_numbers(answer: Callable) -> Callable:
     """Counts as tensors with one element are as good as numbers."""
 
     def called(before: dict[str, Tensor], after: dict[str, Tensor]) -> Any:
-        found = answer(before, after)
-        if not isinstance(found, dict):
+        try:
+            found = answer(before, after)
+        except KeyError as error:
+            if error.args[0] in after and error.args[0] not in before:
+                says = f"`after` has tensors that `before` lacks, such as {error.args[0]}: go through `before`."
+                raise WrongForm(says) from None
+            raise
+        if found is None or found is Ellipsis:
             return found
+        if not isinstance(found, dict):
+            words = "You return the names. " if _are_names(found) else f"You return {described(found)}. "
+            raise WrongForm(f"{words}A dictionary is wanted: name and number of changed entries.")
+        if any(isinstance(value, bool) for value in found.values()):
+            raise WrongForm("Your values are True and False. Wanted is how many entries differ.")
         single = {
             name: value.item() for name, value in found.items() if isinstance(value, Tensor) and value.numel() == 1
         }
@@ -82,10 +98,6 @@ def _new_ones_too(before, after):  # noqa: ANN001, ANN202
     return {**changed(before, after), **new}
 
 
-def _names_only(before, after):  # noqa: ANN001, ANN202
-    return list(changed(before, after))
-
-
 def _grown(before, after):  # noqa: ANN001, ANN202
     counts = {name: int((after[name] > before[name]).sum()) for name in before}
     return {name: count for name, count in counts.items() if count > 0}
@@ -101,6 +113,27 @@ FIRST_TRY = {
     "keyboard": (4, "LoRA, merged"),
     "one card": (5, "QLoRA"),
 }
+
+
+NAMES = ("prompt", "retrieval", "head only", "LoRA, merged", "LoRA, unmerged", "QLoRA", "full fine-tuning")
+
+
+def _about(case: str, choice: Any) -> str:
+    """What is wrong with one pair of which the bank below knows nothing."""
+    if not isinstance(choice, tuple | list) or len(choice) != 2:
+        return f"{case}: a pair is wanted, such as (5, \"full fine-tuning\"), and this is {choice!r}."
+    number, name = choice
+    if not isinstance(number, int) or isinstance(number, bool):
+        return f"{case}: the number of the question comes first, without quotes."
+    if name not in NAMES:
+        return f"{case}: {name!r} is not one of the seven names."
+    question, wanted = FIRST_TRY[case]
+    if name == wanted:
+        return f"{case}: the right thing to try, but another question settles it first."
+    if number == question:
+        return f"{case}: the right question, but another answer to it."
+    where = "An earlier" if question < number else "A later"
+    return f"{case}: not yet. {where} question settles it."
 
 
 def _but(says: str, **other: tuple[int, str]) -> Mutant:
@@ -121,14 +154,13 @@ EXERCISES = [
             "Go through the names of `before`. Keep a name only if its count is above 0.",
         ),
         mutants=(
-            Mutant(_close, "You allow a tolerance. Bit-identical means equal: the smallest step of training counts."),
+            Mutant(_close, "You allow a tolerance. The smallest step of training counts: use !=."),
             Mutant(_by_sum, "Changes up and down cancel in your sum. Compare entry by entry."),
             Mutant(_whole_tensors, "You count every entry of a tensor that changed. Count those that differ."),
             Mutant(_zeros_too, "Tensors without any change are in your result, with 0. Leave them out."),
             Mutant(_rows, "You count rows that changed. Count entries: there is one .any too many."),
             Mutant(_unchanged, "You count what stayed equal. != in the place of ==."),
             Mutant(_new_ones_too, "A tensor that only `after` has is new, not changed. Go through `before`."),
-            Mutant(_names_only, "You return the names. A dictionary is wanted: name and number of changed entries."),
             Mutant(_grown, "You count the entries that grew. Those that shrank have changed too."),
         ),
     ),
@@ -137,6 +169,7 @@ EXERCISES = [
         title="first_try",
         minutes=8,
         solution=FIRST_TRY,
+        explains=_about,
         hints=(
             "Ask the five questions in their order, and stop at the first one that the case's own words answer.",
             "Nobody has to train anything for the first two cases. Of the other four, two stop at the same question.",
@@ -183,13 +216,22 @@ EXERCISES = [
                 keyboard=(4, "LoRA, unmerged"),
             ),
             _but(
+                "keyboard: full fine-tuning gives a plain model too, but this model is too large for it here. And "
+                "question 4 comes before memory: LoRA, merged, is the cheaper way to the same file.",
+                keyboard=(5, "full fine-tuning"),
+            ),
+            _but(
                 "one card: 70 billion numbers at 2 bytes each are 140 GB before the first gradient. LoRA makes what "
                 "is trained small, not what is frozen.",
                 one_card=(5, "LoRA, merged"),
             ),
             _but(
-                "one card: full fine-tuning needs gradients and Adam's two averages for all 70 billion numbers, about "
-                "twenty times that card.",
+                "one card: unmerged or merged, LoRA keeps the base in 16 bits, 140 GB. What is frozen has to shrink.",
+                one_card=(5, "LoRA, unmerged"),
+            ),
+            _but(
+                "one card: full fine-tuning needs gradients and AdamW's two averages for all 70 billion numbers, about "
+                "eleven times that card, and with averages in fp32 more than twenty times.",
                 one_card=(5, "full fine-tuning"),
             ),
         ),

@@ -6,7 +6,7 @@ from statistics import median
 
 from peftlab.bench.results import Results
 from peftlab.costs import memory
-from peftlab.costs.scaling import BESIROGLU, HOFFMANN, KAPLAN
+from peftlab.costs.scaling import BESIROGLU, HOFFMANN_UNROUNDED, KAPLAN
 from peftlab.course import ladder, wall
 from peftlab.course.question import Option, Prediction, Question
 from peftlab.show.wall_figures import CHINCHILLA, peak_cells
@@ -21,8 +21,8 @@ QUIZ = [
         [
             Option(
                 "A smaller rank",
-                "No: at r = 16 the adapters and all that belongs to them take less than one GiB. There is nothing to "
-                "be had there.",
+                "No: adapters, gradients and averages take less than one GiB. What the adapters keep besides, fp32 "
+                "copies of their inputs, does not depend on r.",
             ),
             Option(
                 "4-bit weights",
@@ -122,8 +122,9 @@ def gain(place: int) -> float:
 PREDICTIONS = [
     Prediction(
         "seven",
-        "Full fine-tuning of Llama 2 7B in bf16, one text of 512 tokens in a step. How much memory?",
-        choices=["about 14 GB: the weights", "about 28 GB: weights and gradients", "about 55 GB", "about 500 GB"],
+        "Full fine-tuning of Llama 2 7B in bf16, one text of 512 tokens in a step. How much memory? (1 GiB is "
+        "2³⁰ bytes, 7 % more than a GB.)",
+        choices=["about 13 GiB", "about 25 GiB", "about 50 GiB", "about 500 GiB"],
         truth=2,
         says=lambda: (
             f"{memory.training('llama-2-7b', 'full', batch=1, device='cpu').gib:.1f} GiB, by the model's config. The "
@@ -132,8 +133,8 @@ PREDICTIONS = [
     ),
     Prediction(
         "gpt2",
-        "GPT-2, 124 million numbers, steps of 4 × 512 tokens. LoRA trains 2 % of them and freezes the rest. How much "
-        "memory does that save, against full fine-tuning?",
+        "GPT-2, 124 million numbers, steps of 4 × 512 tokens. LoRA, as Hugging Face's peft has it, trains 2 % as many "
+        "and freezes the rest. How much memory does that save, against full fine-tuning?",
         choices=["about 5 %", "about half", "about 95 %"],
         truth=0,
         says=lambda: (
@@ -158,14 +159,14 @@ PREDICTIONS = [
     ),
     Prediction(
         "advice",
-        "The budget of Chinchilla, 70 billion parameters on 1.4 trillion tokens. How large a model would the law of "
-        "2020 have made of it?",
-        choices=["about 7 billion", "about 70 billion", "about 800 billion"],
+        "The budget of Chinchilla, 70 billion parameters on 1.4 trillion tokens. How large a model would the first "
+        "published law, two years older, have made of it?",
+        choices=["about 7 billion", "about 70 billion", "about 500 billion"],
         truth=2,
         says=lambda: (
             f"{KAPLAN.optimum(CHINCHILLA).N / 1e9:.0f} billion, by the law of 2020; "
-            f"{HOFFMANN.optimum(CHINCHILLA).N / 1e9:.0f} by the printed constants of 2022, and "
-            f"{BESIROGLU.optimum(CHINCHILLA).N / 1e9:.0f} by their refit."
+            f"{HOFFMANN_UNROUNDED.optimum(CHINCHILLA).N / 1e9:.0f} by that of 2022, and "
+            f"{BESIROGLU.optimum(CHINCHILLA).N / 1e9:.0f} by its refit of 2024."
         ),
     ),
     Prediction(

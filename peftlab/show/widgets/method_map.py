@@ -43,7 +43,7 @@ class MethodMapWidget(StaticWidget):
                 each["formula"],
                 _amount(each["counts"][model]["parameters"]),
                 "yes" if each["mergeable"] else "no",
-                each["lesson"]["number"] if each["lesson"] else "–",
+                each["lesson"]["number"] if each["lesson"] else "none of its own",
             )
             for each in self.methods
         ]
