@@ -15,10 +15,10 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from peftlab import surgery
-from peftlab.costs.configs import Architecture, architecture
+from peftlab.costs.configs import architecture
 from peftlab.costs.trained import on_meta, what_trains
 from peftlab.errors import PeftLabError
-from peftlab.methods import METHODS, Method
+from peftlab.methods import METHODS, LoRA, Method
 from peftlab.methods.base import Card
 from peftlab.methods.reparam import dora
 
@@ -66,12 +66,11 @@ class Entry:
     lesson: str  # number; "" where none is about it
     built: bool
     method: Callable[[], Method] | None = None
-    count: Callable[[Architecture], int] | None = None  # where a method is not built and counting is easy
 
 
 def _named(name: str, title: str, year: int, arxiv: str, family: str, **rest: Any) -> Entry:
-    rest = {"mergeable": True, "merging": "yes", "peft": NO_PEFT, **rest}
-    return Entry(name=name, title=title, year=year, arxiv=arxiv, family=family, built=False, **rest)
+    rest = {"mergeable": True, "merging": "yes", "peft": NO_PEFT, "built": False, **rest}
+    return Entry(name=name, title=title, year=year, arxiv=arxiv, family=family, **rest)
 
 
 NO_PEFT = "none"
@@ -79,31 +78,7 @@ NOTHING = "none: the model has its old shape"
 ONCE_MERGED = "none once merged"
 
 
-def _biases(a: Architecture) -> int:
-    return sum(p.numel() for name, p in on_meta(a).named_parameters() if name.endswith("bias"))
-
-
 NAMED = (
-    _named(
-        "BitFit", "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models",
-        2021, "2106.10199", "selective", formula="h = W₀x + b, and only b trains", lesson="05",
-        parameters="d_out per layer that has a bias", inference=NOTHING, count=_biases,
-    ),
-    _named(
-        "DiffPruning", "Parameter-Efficient Transfer Learning with Diff Pruning", 2020, "2012.07463", "selective",
-        formula="θ' = θ + m ⊙ δ, the mask m learned too", lesson="05",
-        parameters="as many as the mask keeps; about 2 N while it trains", inference=NOTHING,
-    ),
-    _named(
-        "FishMask", "Training Neural Networks with Fixed Sparse Masks", 2021, "2111.09839", "selective",
-        formula="θ' = θ + m ⊙ δ, m the k entries of largest Fisher information", lesson="05", parameters="k",
-        inference=NOTHING,
-    ),
-    _named(
-        "LTSFT", "Composable Sparse Fine-Tuning for Cross-Lingual Transfer", 2021, "2110.07560", "selective",
-        formula="θ' = θ + m ⊙ δ, m the k entries that full fine-tuning moved most", lesson="05", parameters="k",
-        inference=NOTHING,
-    ),
     _named(
         "IntrinsicDimension", "Intrinsic Dimensionality Explains the Effectiveness of Language Model Fine-Tuning",
         2020, "2012.13255", "reparameterisation", formula="θ' = θ + P φ, P random and fixed", lesson="11",
@@ -135,7 +110,7 @@ NAMED = (
         formula="h = dequantised(W₀) x + (α/r) B A x, W₀ stored in 4 bits", lesson="13",
         parameters="r (d_in + d_out) per layer, as LoRA", merging="yes, but into dequantised weights",
         inference="unpacking the weights in every pass; LoRA's two products while unmerged",
-        peft="peft.LoraConfig",
+        peft="peft.LoraConfig", built=True, method=LoRA,  # peftlab.quant under the same adapter
     ),
     _named(
         "MAM", "Towards a Unified View of Parameter-Efficient Transfer Learning", 2021, "2110.04366", "hybrid",
@@ -233,7 +208,7 @@ def count(entry: Entry, model: str) -> Count:
     """How many numbers a method trains on a model of `MODELS`, with its default settings."""
     a = architecture(MODELS[model])
     if entry.method is None:
-        return Count(entry.count(a) if entry.count else None)
+        return Count(None)
     method = entry.method()
     try:
         trained = what_trains(a, method).parameters
