@@ -147,9 +147,7 @@ def parts_of_a_change(base: nn.Module, tokenizer: Any, data: dict, lr: float) ->
     start = {name: q.dequantize() for name, q in old.items()}
     measure = partial(loss_with, base, tokenizer=tokenizer, data=data)
     found: dict[str, Any] = {
-        "shares": {
-            str(part): measure({n: start[n].lerp(dense[n], part) for n in old}) for part in SHARES
-        },
+        "shares": {str(part): measure({n: start[n].lerp(dense[n], part) for n in old}) for part in SHARES},
         "codes": measure({n: replace(new[n], absmax=old[n].absmax).dequantize() for n in old}),
         "scales": measure({n: replace(old[n], absmax=new[n].absmax).dequantize() for n in old}),
         "both": measure({n: new[n].dequantize() for n in old}),

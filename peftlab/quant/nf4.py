@@ -1,4 +1,4 @@
-r"""NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, arXiv:2305.14314): section 3 has the idea, appendix E the values.
+r"""NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, arXiv:2305.14314: section 3, values in appendix E).
 
 Pretrained weights look normally distributed. So take for the 16 levels quantiles of N(0, 1): each level then answers
 for about equally many weights. Two wishes bend the plain quantiles: 0 must be a level (a zero weight stays zero), and
