@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 13 · Quantisation and QLoRA
 #
-# *90 minutes (60 without the exercises), of which your machine computes for about a minute. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
+# *80 minutes (60 without the exercises), of which your machine computes for about a minute. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Tuning a model of 65 billion parameters in the usual way takes more than 780 GB of memory. In 2023, a single card of 48 GB did it (Dettmers et al., 2023). Half of the trick is LoRA. The other half sounds absurd: let every frozen weight take one of only **16 values**.
@@ -58,11 +58,11 @@ print(f"{len(matrices)} matrices, {count:,} of {total:,} numbers; one of them: {
 #
 # ### Exercise 1 · There and back (4 minutes)
 #
-# Write it for several blocks, one in each row of `w`, and any codebook `levels`: return $\hat w$.
+# Write it for several blocks, one in each row of `w`, and any ascending `levels`: return $\hat w$.
 
 # %% tags=["exercise"]
 def round_trip(w, levels):
-    """Each row of w, (blocks, n), is a block: what quantisation to the levels, (k,), makes of it. Same shape."""
+    """Each row of w, (blocks, n), is a block: what quantisation to the ascending levels, (k,), makes of it."""
     return ...
 
 
@@ -200,7 +200,7 @@ for kind in ("nf4", "fp4") if theirs else ():
     assert all(same.values())
 
 # %% [markdown]
-# The course's tests do this for many shapes and formats, and for training beside `peft`, step by step. They found a fault: on processors with AVX-512, bitsandbytes 0.50.2 reads a matrix back wrongly if its width is a multiple of 16 but not of the block, like the 688 of `down_proj`. (The tests of training leave those dense.)
+# The course's tests do this for many shapes and formats, and for training beside `peft`, step by step. (On processors with AVX-512, bitsandbytes 0.50.2 reads a width like `down_proj`'s 688, a multiple of 16 but not of the block, back wrongly; the tests of training leave it dense.)
 #
 # ## The race
 #
@@ -244,7 +244,7 @@ _ = quant_figures.race(stored)
 #
 # So the error of the weights guides well between codebooks, one measurement of the loss badly. With NF4, a perplexity of 36.6 becomes 37.8, a rise of 3 %. From 125 million to 13 billion parameters, Dettmers et al. (2023, table 2) report the same winner: mean perplexities of 34.34 for Int4, 31.07 and 29.48 for two kinds of FP4, and 27.41 for NF4 with double quantisation. Why FP4 beats Int4 there, and not here, we do not know. Our model is seventeen times smaller than their smallest: a large one, with as many draws, could change our mind.
 #
-# NF4 is a good default: a *fixed* codebook, one number to store for a block, and of these four the smallest error of the weights at its bits. It is no law of nature: 16 levels fitted to the model would have a slightly smaller one (8.9 % and 9.1 % instead of 9.2 % and 9.4 %).
+# NF4 is a good default: a *fixed* codebook, one number for a block, and of these four the smallest error of the weights at its bits. 16 levels fitted to the model would have a slightly smaller one (8.9 % and 9.1 % instead of 9.2 % and 9.4 %).
 
 # %% [markdown]
 # ## QLoRA
@@ -331,7 +331,7 @@ plots.table([
 # %% [markdown]
 # QLoRA ends 0.020 nats higher than LoRA, in all three seeds. That is 1 % of what training gains. The seeds share one rounding; in six draws (seed 0) it ends 0.019 to 0.025 higher. Dettmers et al. (2023) find no loss against 16 bits, on larger models and other tasks.
 #
-# **LoftQ** (Li et al., 2023), the third row, lets the adapter begin as the best rank-$r$ copy of the rounding error, quantises the rest, and repeats. Five rounds at $r = 8$ bring the error of the weights from 9.2 % to 8.1 %: rounding errors look like noise, without a few strong directions (lesson 06). It ends at 3.219, no better than QLoRA's 3.214; Li et al. gained most at 2 bits. Before training, over six draws, it has 5.12 on average and QLoRA 5.08, full weights 5.09: on one kind of text, a smaller error is no promise.
+# **LoftQ** (Li et al., 2023), the third row, lets the adapter begin as the best rank-$r$ copy of the rounding error, quantises the rest, and repeats. Five rounds at $r = 8$ bring the error of the weights from 9.2 % to 8.1 %: rounding errors look like noise, without a few strong directions (lesson 06). It ends at 3.219, no better than QLoRA's 3.214; Li et al. gained most at 2 bits. Even before training, over six draws, it has 5.12 on average and QLoRA 5.08: on one kind of text, a smaller error is no promise.
 #
 # ## Where the memory goes
 #
@@ -383,7 +383,7 @@ plots.table(quant_figures.on_a_gpu(Results.load("qlora_scale"), "6.7B"))
 # %% [markdown]
 # With checkpointing, QLoRA takes 5.3 GiB where LoRA takes 14.3 and full fine-tuning 50.2 (the same as plain: its peak comes with the last gradient, when activations are gone). Plain, most of QLoRA's 21.6 are activations. (Loading 16-bit weights, to quantise them on the card, takes more.)
 #
-# The price is time. Plain, QLoRA trains 7 % fewer tokens a second than LoRA (23 % in one round of the three); with checkpointing 6 %; with 1.1 billion parameters, 35 %. Ours, with our LoRA too, reaches 71 % of the speed of bitsandbytes (plain; 92 % at 1.1 billion), probably because it dequantises in three operations and bitsandbytes in one kernel. LoRA itself, as `peft` ships it, is slower here than full fine-tuning: see [lesson 01](01_scaling_dilemma.ipynb).
+# The price is time. Plain, QLoRA trains 7 % fewer tokens a second than LoRA (23 % in one round of the three); with checkpointing 6 %; with 1.1 billion parameters, 35 %. Ours, with our LoRA too, reaches 71 % of the speed of bitsandbytes (92 % at 1.1 billion), probably because it dequantises in three operations and bitsandbytes in one. LoRA itself, as `peft` ships it, is slower here than full fine-tuning: see [lesson 01](01_scaling_dilemma.ipynb).
 
 # %% [markdown]
 # ## A trap: merged into four bits
@@ -416,9 +416,9 @@ print(f"codes that differ after quantising again: {moved / count:.2%}")
 print(f"loss: merged {loss(merged):.2f}, quantised again {loss(again):.2f}, never trained {loss(base):.2f}")
 
 # %% [markdown]
-# Every weight of $\hat W$ sits *exactly on a level*. A change of less than half the way to the next is rounded away, and after a short training nearly all are. (Scales are measured again too, but they matter little: with the new scales alone the loss is 5.00, with the new codes alone 4.21.)
+# Every weight of $\hat W$ sits *exactly on a level*. A change of less than half the way to the next is rounded away, and after a short training nearly all are. (Scales are measured again too, but matter little: the new scales alone bring the loss from 5.13 to 5.00, the new codes alone to 4.21.)
 #
-# How can so few codes keep so much? The first part of a change does most: a tenth of it, left dense, brings 47 % of the gain (15 steps, seed 0). And codes move where training changes most: 1.8 % in the value matrices and 1.5 % in the output matrices, under 0.2 % elsewhere.
+# How can so few codes keep so much? In part because the first bit of a change does most: a tenth of it, left dense, brings 47 % of the gain (15 steps, seed 0). And the few are no random few: 1.8 % move in the value matrices and 1.5 % in the output matrices, under 0.2 % elsewhere.
 #
 # Original weights lie between levels, so a small change tips some of them over: on average it survives. Hence the mend, the dashed line with squares: put the adapter on the *original* weights, then quantise. That costs 0.017 nats at most, on average over seeds (0.019 in the worst run). Or ship the 4-bit base with the adapter beside it.
 #

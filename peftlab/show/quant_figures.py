@@ -24,7 +24,7 @@ def codebooks(weight: Tensor, yours: list[float] | None = None) -> Axes:
     _, (ax, below) = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1.3), figsize=(6.4, 4.2))
     ax.bar(found.centres, found.count, width=2 / 128, color=palette.GREY, alpha=0.6)
     ax.set_ylabel("weights")
-    rows = {"yours (even, if not moved)": yours} if yours else {}
+    rows = {"yours (even,\nif not moved)": yours} if yours else {}
     rows |= {"int4, symmetric": levels_of("int4"), "FP4": levels_of("fp4"), "NF4": levels_of("nf4")}
     for row, levels in enumerate(rows.values()):
         below.plot(levels, [row] * len(levels), "|", markersize=14, markeredgewidth=2, color=palette.LINES[row])
@@ -55,7 +55,7 @@ def race(results: Mapping[str, Any]) -> Axes:
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
         ax.errorbar(bits, y, yerr=bars, label=name, capsize=3, linewidth=1.4, markersize=5, **style)
         below.plot(squares, y, **{**style, "linestyle": "none"})
-    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32)")
+    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32);\nformats at equal bits are set a hair apart")
     ax.set_ylabel("loss above fp32 (nats per token)")
     ax.set_ylim(bottom=0)
     below.set_xlim(left=0)

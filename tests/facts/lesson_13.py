@@ -154,8 +154,8 @@ def trained() -> list[str]:
         f"{percent(mean(gaps) / gained)} of what training gains",
         f"bring the error of the weights from {percent(errors[0], 1)} to {percent(errors[-1], 1)}",
         f"It ends at {mean(loftq):.3f}, no better than QLoRA's {mean(qlora):.3f}",
-        f"Before training, over six draws, it has {mean(starts['loftq']):.2f} on average and QLoRA "
-        f"{mean(starts['qlora']):.2f}, full weights {cells['start/lora']:.2f}",
+        f"Even before training, over six draws, it has {mean(starts['loftq']):.2f} on average and QLoRA "
+        f"{mean(starts['qlora']):.2f}:",
         f"in six draws (seed 0) it ends {min(over):.3f} to {max(over):.3f} higher",
     ]
 
@@ -210,7 +210,7 @@ def remembered() -> list[str]:
         f"Plain, QLoRA trains {slower('plain')} fewer tokens a second than LoRA ({percent(worst)} in one round of the "
         f"three); with checkpointing {slower('checkpointing')}; with 1.1 billion parameters, "
         f"{slower('plain', '1.1B')}. Ours, with our LoRA too, reaches "
-        f"{percent(speed('qlora_ours') / speed('qlora'))} of the speed of bitsandbytes (plain; "
+        f"{percent(speed('qlora_ours') / speed('qlora'))} of the speed of bitsandbytes ("
         f"{percent(speed('qlora_ours', shape='1.1B') / speed('qlora', shape='1.1B'))} at 1.1 billion)",
         f"We predict {plain.parts['activations'] / GIB:.0f} GiB",
         f"With checkpointing {activations_65b(True):.1f} GiB are left",
@@ -243,9 +243,10 @@ def merged() -> list[str]:
         f"move, and {percent(lost[120])} is lost",
         f"After the 30 of your guess it is {percent(found[30]['codes_moved'], 1)} and {percent(lost[30])}",
         f"costs {mended:.3f} nats at most, on average over seeds ({worst:.3f} in the worst run)",
-        f"with the new scales alone the loss is {parts['scales']:.2f}, with the new codes alone {parts['codes']:.2f}",
+        f"the new scales alone bring the loss from {start:.2f} to {parts['scales']:.2f}, the new codes alone to "
+        f"{parts['codes']:.2f}",
         f"a tenth of it, left dense, brings {percent(tenth)} of the gain",
-        f"{percent(parts['codes_moved']['v_proj'], 1)} in the value matrices and "
+        f"{percent(parts['codes_moved']['v_proj'], 1)} move in the value matrices and "
         f"{percent(parts['codes_moved']['o_proj'], 1)} in the output matrices, under 0.2 % elsewhere",
         f"starts at {short['merged_then_nf4']:.2f} after 15 steps and falls to {long['merged_then_nf4']:.2f} after 120",
         f"from {short['merged']:.2f} to {long['merged']:.2f}",
