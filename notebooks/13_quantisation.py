@@ -14,7 +14,7 @@
 # %% [markdown]
 # Tuning a model of 65 billion parameters in the usual way takes more than 780 GB of memory. In 2023, a single card of 48 GB did it (Dettmers et al., 2023). Half of the trick is LoRA. The other half sounds absurd: let every frozen weight take one of only **16 values**.
 #
-# How can 16 be enough, and which 16? Here you place them yourself, race yours against those that the world uses, train on top of them, and walk into a trap. Then a riddle: one model of this course fits into *one* 4-bit format almost without error. Why?
+# How can 16 be enough, and which 16? Place them yourself, race yours against those that the world uses, train on top of them, and walk into a trap. Then a riddle: one model of this course fits into *one* 4-bit format almost without error. Why?
 
 # %%
 import copy
@@ -91,11 +91,11 @@ for blocksize in (W.numel(), 256, 64):
     print(f"one scale for {blocksize:>6} weights: error of the other rows {plain:.1%}, with the outlier {beside:.1%}")
 
 # %% [markdown]
-# (`int4` has the integers −7 … 7 as levels; `double` comes later.) With one scale for the matrix, the outlier rounds every other weight to 0: error 100 %. Blocks of at most a row, 256 weights, keep the damage inside it (Dettmers et al., 2021). Shorter ones are more exact anyway: QLoRA takes 64 weights to a scale.
+# (`int4` has the integers −7 … 7 as levels; `double` comes later.) With one scale for the matrix, the outlier rounds every other weight to 0: error 100 %. Blocks of at most a row, 256 weights, keep the damage inside it (Dettmers et al., 2021). Shorter ones are more exact anyway: QLoRA takes 64.
 #
 # ## Place 16 levels
 #
-# Below is the histogram of that query matrix, each weight divided by its scale. Where would you put 16 levels? Get your error low, and only then ask for the others.
+# The histogram of that query matrix, each weight divided by its scale. Where would you put 16 levels? Get your error low, then ask for the others.
 
 # %%
 from peftlab.show.widgets.sixteen_levels import place_levels
@@ -108,7 +108,7 @@ explorer
 #
 # ## NF4 from its definition
 #
-# Pretrained weights are roughly normally distributed. So let every level answer for the same share of them. Let $\Phi(z)$ be the share of a standard normal distribution below $z$. The **quantile** $\Phi^{-1}(p)$ is the number below which lies the share $p$. Evenly spaced $p$ give levels that crowd where weights crowd.
+# Pretrained weights are roughly normally distributed. So let every level answer for the same share of them. The **quantile** $\Phi^{-1}(p)$ is the number below which lies the share $p$ of a standard normal distribution. Evenly spaced $p$ give levels that crowd where weights crowd.
 #
 # Two wishes bend the plan (Dettmers et al., 2023, section 3): 0 must stay 0, and the largest weight of a block, $\pm 1$, must stay too. With −1, 0 and 1 among the 16, an odd number is left: the lower half gets 7 levels and the upper 8, ends included. Each half goes from $p = ½$ to a last $p = 1 - \delta$ ($p = 1$ would be infinite) and is divided by its largest. The authors' code has $1 - \delta = 0.9677083$, that is $\delta = ½(\tfrac{1}{30} + \tfrac{1}{32})$: half a share of 15 and half a share of 16, averaged.
 #
@@ -183,7 +183,7 @@ for double in (False, True):
 #
 # ## Is it really NF4? The proof
 #
-# The library that everybody uses is bitsandbytes. Equal means: every code, every scale, every value that comes back.
+# Beside bitsandbytes, the library that everybody uses: every code, every scale, every value that comes back.
 
 # %% tags=["nbval-ignore-output"]
 try:
@@ -266,7 +266,7 @@ check("13.gradient", gradient)
 gradient = use("13.gradient", gradient)
 
 # %% [markdown]
-# PyTorch would keep every dense $\hat W$ until the backward pass. So both directions are written by hand: `forward` computes $\hat W x + b$; `backward` makes $\hat W$ again, sends the output's gradient through it to $x$, and has none for $\hat W$. (`ctx` carries things over.)
+# PyTorch would keep every dense $\hat W$ for the backward pass. So both directions are written by hand: `forward` computes $\hat W x + b$; `backward` makes $\hat W$ again, sends the output's gradient through it to $x$, and has none for $\hat W$. (`ctx` carries things over.)
 
 # %%
 import inspect
@@ -348,7 +348,7 @@ plots.table([
 ])
 
 # %% [markdown]
-# Predicted and measured agree. Between steps QLoRA holds a third of what LoRA holds. Its peak is only 16 % lower: here most of it is **activations and logits, which quantisation does not touch**. Does that matter for a large model?
+# Between steps QLoRA holds a third of what LoRA holds. Its peak is only 16 % lower: here most of it is **activations and logits, which quantisation does not touch**. Does that matter for a large model?
 
 # %%
 predict("13.activations")
@@ -474,7 +474,7 @@ quiz("13")
 # %% [markdown]
 # ## Take away
 #
-# - A block of weights shares one scale; each keeps the number of the nearest of 16 levels: 4.5 bits with the scales, 4.127 with double quantisation.
+# - A block of weights shares one scale; each keeps the number of the nearest of 16 levels: 4.5 bits, 4.127 with double quantisation.
 # - NF4's levels are normal quantiles, with 0 and ±1 forced in: a good fixed codebook.
 # - Compare formats at equal bits, on text, and mind two kinds of luck: the text's and the rounding's.
 # - QLoRA trains LoRA on a 4-bit base. It shrinks the weights, not the activations.

@@ -55,7 +55,7 @@ def race(results: Mapping[str, Any]) -> Axes:
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
         ax.errorbar(bits, y, yerr=bars, label=name, capsize=3, linewidth=1.4, markersize=5, **style)
         below.plot(squares, y, **{**style, "linestyle": "none"})
-    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32);\nformats at equal bits are set a hair apart")
+    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32);\nequal bits are drawn a hair apart")
     ax.set_ylabel("loss above fp32 (nats per token)")
     ax.set_ylim(bottom=0)
     below.set_xlim(left=0)
