@@ -9,12 +9,12 @@
 # %% [markdown] tags=["header"]
 # # 13 · Quantisation and QLoRA
 #
-# *90 minutes (60 without the exercises), of which your machine computes for about a minute. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
+# *80 minutes (60 without the exercises), of which your machine computes for about a minute. Builds on [06 · LoRA, with scissors](06_lora.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Tuning a model of 65 billion parameters in the usual way takes more than 780 GB of memory. In 2023, a single card of 48 GB did it (Dettmers et al., 2023). Half of the trick is LoRA. The other half sounds absurd: let every frozen weight take one of only **16 values**.
 #
-# How can 16 be enough, and which 16? Here you place them yourself, race yours against those that the world uses, train on top of them, and walk into a trap. Then a riddle: one model of this course fits into 4 bits almost without error. Why?
+# How can 16 be enough, and which 16? Place them yourself, race yours against those that the world uses, train on top of them, and walk into a trap. Then a riddle: one model of this course fits into *one* 4-bit format almost without error. Why?
 
 # %%
 import copy
@@ -58,11 +58,11 @@ print(f"{len(matrices)} matrices, {count:,} of {total:,} numbers; one of them: {
 #
 # ### Exercise 1 · There and back (4 minutes)
 #
-# Write it for several blocks, one in each row of `w`, and any codebook `levels`: return $\hat w$.
+# Write it for several blocks, one in each row of `w`, and any ascending `levels`: return $\hat w$.
 
 # %% tags=["exercise"]
 def round_trip(w, levels):
-    """Each row of w, (blocks, n), is a block: what quantisation to the levels, (k,), makes of it. Same shape."""
+    """Each row of w, (blocks, n), is a block: what quantisation to the ascending levels, (k,), makes of it."""
     return ...
 
 
@@ -86,15 +86,16 @@ print(f"different values in ŵ: {len(back.unique())}; error ‖ŵ - w‖ / ‖w�
 spoiled = W.clone()
 spoiled[0, 0] = 20 * W.abs().max()
 for blocksize in (W.numel(), 256, 64):
-    back = quantize(spoiled, kind="int4", blocksize=blocksize, double=False).dequantize()
-    print(f"one scale for {blocksize:>6} weights: error of the other rows {(back - W)[1:].norm() / W[1:].norm():.1%}")
+    backs = [quantize(w, kind="int4", blocksize=blocksize, double=False).dequantize() for w in (W, spoiled)]
+    plain, beside = (((back - W)[1:].norm() / W[1:].norm()).item() for back in backs)
+    print(f"one scale for {blocksize:>6} weights: error of the other rows {plain:.1%}, with the outlier {beside:.1%}")
 
 # %% [markdown]
-# With one scale for the matrix, every other weight is rounded to 0: error 100 %. Blocks of at most a row, 256 weights, keep the damage inside it (Dettmers et al., 2021). QLoRA takes 64 weights to a scale. (LLM.int8() meets outliers of another kind, in what flows *through* the layers: a few features, which from about 6.7 billion parameters on are found in every layer. Columns with a value above 6 are multiplied in 16 bits, the others in 8: Dettmers et al., 2022, and `peftlab.quant.int8`.)
+# (`int4` has the integers −7 … 7 as levels; `double` comes later.) With one scale for the matrix, the outlier rounds every other weight to 0: error 100 %. Blocks of at most a row, 256 weights, keep the damage inside it (Dettmers et al., 2021). Shorter ones are more exact anyway: QLoRA takes 64.
 #
 # ## Place 16 levels
 #
-# Below is the histogram of that query matrix, each weight divided by its scale. Where would you put 16 levels? Get your error as low as you can, and only then ask for the others.
+# The histogram of that query matrix, each weight divided by its scale. Where would you put 16 levels? Get your error low, then ask for the others.
 
 # %%
 from peftlab.show.widgets.sixteen_levels import place_levels
@@ -103,13 +104,13 @@ explorer = place_levels(W, "a query matrix of the tiny model")
 explorer
 
 # %% [markdown]
-# Even levels have 10.0 %. The integers $-7, \dots, 7$ of *int4* are even too, but only 15, for the sake of having 0 among them: 10.8 %. **FP4**, as bitsandbytes ships it, does worst, 12.2 %: four of its 16 codes mean nearly zero. **NF4** has 9.2 %, without having seen this matrix. Fitting 16 levels to it gains little more: 8.8 %. So where do NF4's levels come from?
+# Even levels have 10.0 %. The integers $-7, \dots, 7$ of *int4* are even too, but only 15, for the sake of having 0 among them: 10.8 %. **FP4**, as bitsandbytes ships it, does worst, 12.2 %: four of its 16 codes mean nearly zero (+0 and −0, which are one level, and ±1/192). **NF4** has 9.2 %, without having seen this matrix. Fitting 16 levels to it gains little more: 8.8 %. So where do NF4's levels come from?
 #
 # ## NF4 from its definition
 #
-# Pretrained weights are roughly normally distributed. So let every level answer for the same share of them. Let $\Phi(z)$ be the share of a standard normal distribution below $z$. The **quantile** $\Phi^{-1}(p)$ is the number below which lies the share $p$. Evenly spaced $p$ give levels that crowd where weights crowd.
+# Pretrained weights are roughly normally distributed. So let every level answer for the same share of them. The **quantile** $\Phi^{-1}(p)$ is the number below which lies the share $p$ of a standard normal distribution. Evenly spaced $p$ give levels that crowd where weights crowd.
 #
-# Two wishes bend the plan (Dettmers et al., 2023, section 3): 0 must stay 0, and the largest weight of a block, $\pm 1$, must stay too. So these are levels. Hence two halves, 7 levels below 0 and 8 above. Each goes from $p = ½$ to a last $p = 1 - \delta$ ($p = 1$ would be infinite) and is divided by its largest. The authors take $\delta = ½(\tfrac{1}{30} + \tfrac{1}{32})$, in their code $1 - \delta = 0.9677083$.
+# Two wishes bend the plan (Dettmers et al., 2023, section 3): 0 must stay 0, and the largest weight of a block, $\pm 1$, must stay too. With −1, 0 and 1 among the 16, an odd number is left: the lower half gets 7 levels and the upper 8, ends included. Each half goes from $p = ½$ to a last $p = 1 - \delta$ ($p = 1$ would be infinite) and is divided by its largest. The authors' code has $1 - \delta = 0.9677083$, that is $\delta = ½(\tfrac{1}{30} + \tfrac{1}{32})$: half a share of 15 and half a share of 16, averaged.
 #
 # ### Exercise 2 · Half of NF4 (7 minutes)
 #
@@ -130,13 +131,15 @@ check("13.half", half)
 half = use("13.half", half)
 nf4 = torch.cat([-half(7).flip(0), torch.zeros(1), half(8)])
 print("  ".join(f"{level:+.4f}" for level in nf4.tolist()))
+back = round_trip(W.reshape(-1, 64), nf4).reshape(W.shape)
+print(f"your levels, your round trip: error {(back - W).norm() / W.norm():.1%}")
 assert torch.allclose(nf4, levels_of("nf4"), atol=1e-6)
 
 # %% mystnb={"image": {"alt": "Above, a histogram of the query matrix's weights divided by their scales: a bell around 0 with small towers at -1 and 1. Below, a row of marks for each codebook. Yours (even, if nothing was dragged) and int4 are evenly spaced; FP4 has wide gaps around 0 with two marks close together in the middle; NF4's marks crowd around 0 and spread towards the ends."}}
 _ = quant_figures.codebooks(W, explorer.levels)
 
 # %% [markdown]
-# The paper calls this codebook information-theoretically optimal for normal weights. Does every level really answer for the same share?
+# (The small towers at ±1 are the largest weights of the 1,024 blocks.) The paper calls NF4 information-theoretically optimal for normal weights. Does every level really answer for the same share?
 
 # %%
 share = quantize(W, kind="nf4").codes.flatten().bincount(minlength=16) / W.numel()
@@ -180,7 +183,7 @@ for double in (False, True):
 #
 # ## Is it really NF4? The proof
 #
-# The library that everybody uses is bitsandbytes. Equal means: every code, every scale, every value that comes back.
+# Beside bitsandbytes, the library that everybody uses: every code, every scale, every value that comes back.
 
 # %% tags=["nbval-ignore-output"]
 try:
@@ -197,17 +200,7 @@ for kind in ("nf4", "fp4") if theirs else ():
     assert all(same.values())
 
 # %% [markdown]
-# The course's tests do this for many shapes and formats, and for whole training runs beside `peft`. They found a fault: on some processors bitsandbytes reads a matrix back wrongly, without a word, if its width is no multiple of the block, like the 688 of one of ours. How is your processor?
-
-# %% tags=["nbval-ignore-output"]
-if theirs:
-    D = matrices["model.layers.3.mlp.down_proj"]
-    packed, state = theirs.quantize_4bit(D, blocksize=64, quant_type="nf4")
-    for who, back in (("theirs", theirs.dequantize_4bit(packed, state)), ("ours", quantize(D).dequantize())):
-        print(f"{who:6} error of a {D.shape[0]} × {D.shape[1]} matrix: {(back - D).norm() / D.norm():.1%}")
-
-# %% [markdown]
-# Around 9 % is right. If the first line says far more, you see the fault: the stored bytes are right, what is read from them is not.
+# The course's tests do this for many shapes and formats, and for training beside `peft`, step by step. (On processors with AVX-512, bitsandbytes 0.50.2 reads a width like `down_proj`'s 688, a multiple of 16 but not of the block, back wrongly; the tests of training leave it dense.)
 #
 # ## The race
 #
@@ -223,14 +216,14 @@ for kind, size in entries:
     rows.append({"levels": kind, "block": size, "bits": found["tiny"]["bits"],
                  **{f"{model}, error in %": 100 * f["error"] for model, f in found.items()}})
 mine = {m: sixteen_levels.error(sixteen_levels.moments(each.values()), explorer.levels) for m, each in both.items()}
-rows.append({"levels": "yours", "block": 64, "bits": rows[0]["bits"],
+rows.append({"levels": "yours (even, if not moved)", "block": 64, "bits": rows[0]["bits"],
              **{f"{model}, error in %": 100 * error for model, error in mine.items()}})
 plots.table(rows, caption="All matrices of the blocks together; scales in 8 bits, and counted")
 
 # %% [markdown]
-# Look at equal bits, not at equal blocks. With blocks of 64, asymmetric int4 beats NF4 on 54 of the tiny model's 56 matrices. But it pays 4.25 bits for that, as much as NF4 with blocks of 32, which has the smaller error on all 92. At 4.13 bits the same: 9.2 % against 10.1 % and, for symmetric int4, 10.8 %.
+# Look at equal bits. With blocks of 64, asymmetric int4 beats NF4 on 54 of the tiny model's 56 matrices. But it pays 4.25 bits for that, as much as NF4 with blocks of 32, which has the smaller error on all 92. At 4.13 bits the same: 9.2 % against 10.1 % and, for symmetric int4, 10.8 %.
 #
-# But nobody reads weights. What happens to *text*? We take 1,200 documents that the tiny model has never seen: definitions of nouns and of other words, Bible verses in modern and in King James English. Their loss is 3.600 nats per token with full weights, a perplexity of 36.6.
+# But nobody reads weights. What happens to *text*? We take 1,200 definitions and Bible verses that the tiny model has never seen. Their loss is 3.600 nats per token with full weights, a perplexity of 36.6 ($e$ to the loss).
 
 # %%
 predict("13.race")
@@ -240,29 +233,40 @@ stored = Results.load("quant_race")
 _ = quant_figures.race(stored)
 
 # %% [markdown]
-# Slow down: we were nearly fooled. Measured once, in blocks of 64, NF4 and int4 cost 0.045 and 0.047 nats per token more than full weights. A bootstrap over documents (in pairs, 95 %) put their difference between −0.004 and 0.009: perhaps none. And it found NF4 better with blocks of *128* than of 64, by 0.008, the interval excluding 0, though its weights are less exact.
+# A point is the mean of six *draws*, its bar goes from the lowest to the highest. For a draw we shuffle a matrix's columns before rounding and put them back after: every weight gets other neighbours and another scale. Same format, same bits, same text, and the loss moves by up to 0.027.
 #
-# That interval knows the text's luck. There is another kind: a weight between two levels goes up or down by a hair, and six million such accidents add up. *One rounding is one draw.* So we drew again: shuffle the columns of each matrix, so that every weight gets other neighbours and another scale, quantise, put them back. Same format, same bits, same text, and the loss moves by up to 0.027. Points in the figure are means of six draws, bars go from the lowest to the highest.
-#
-# With both kinds of luck in view:
-#
-# - **NF4 does less harm than symmetric int4** at the same 4.13 bits: 0.034 against 0.049 nats, and in all six orders. With fewer scales it is further ahead: 0.042 against 0.076 in blocks of 256.
-# - **Asymmetric int4** needs 0.13 bits more to come as far: 0.036 at 4.25 bits, and 0.051 at 4.13.
+# - **NF4 does less harm than symmetric int4** at the same 4.13 bits: 0.034 against 0.049 nats. It is ahead in all six draws, twice by a hair (95 % interval of the difference, over draws: 0.001 to 0.030). With fewer scales it is beyond doubt: 0.042 against 0.076 in blocks of 256.
+# - **At 4.25 bits nobody can tell**: NF4 0.035, asymmetric int4 0.036, symmetric int4 0.039. At 4.13, asymmetric int4 has 0.051.
 # - **FP4 is worst**: 0.071.
-# - **The harm follows the square of the error** (lower chart): over all 16 points, their correlation is 0.98. Where training has made the loss flat, a random change of the weights by $\epsilon$ costs about $\epsilon^2$.
+# - **The harm grows about as the square of the error** (lower chart): where errors up and down cancel, the curvature's part stays. The correlation is 0.98, which does not settle the power: with the error itself it is 0.97, with its cube 0.99.
 #
-# So the error of the weights is a good guide, one measurement of the loss a poor one. With NF4, a perplexity of 36.6 becomes 37.8, a rise of 3 %. From 125 million to 13 billion parameters, Dettmers et al. (2023, table 2) report the same winner: mean perplexities of 34.34 for Int4, 31.07 for FP4 (E2M1) and 27.41 for NF4 with double quantisation. Why does FP4 beat Int4 there and not here? bitsandbytes' smallest level is 1/192; with 1/12, as E2M1 has it, FP4's error falls from 12.2 % to 10.6 %, below int4's. Ours is one model, seventeen times smaller than their smallest: a large one with outliers, measured with as many draws, could change our mind.
+# We were nearly fooled. Measured once, in blocks of 64, NF4 and int4 cost 0.045 and 0.047 nats per token more than full weights: a tie. An interval over texts ([bridge B5](B5_validation_seeds_intervals.ipynb)) even found blocks of *128* better for NF4, though less exact. It knows the text's luck, not the rounding's: a weight between two levels goes up or down by a hair, and six million such accidents add up. *One rounding is one draw.*
 #
-# What is NF4 for, then? A *fixed* codebook, one number to store for a block, and the smallest error at its bits in both models. A good default, no law of nature: 16 levels fitted to the model would have a slightly smaller one (8.9 % and 9.1 % instead of 9.2 % and 9.4 %).
+# So the error of the weights guides well between codebooks, one measurement of the loss badly. With NF4, a perplexity of 36.6 becomes 37.8, a rise of 3 %. From 125 million to 13 billion parameters, Dettmers et al. (2023, table 2) report the same winner: mean perplexities of 34.34 for Int4, 31.07 and 29.48 for two kinds of FP4, and 27.41 for NF4 with double quantisation. Why FP4 beats Int4 there, and not here, we do not know. Our model is seventeen times smaller than their smallest: a large one, with as many draws, could change our mind.
+#
+# NF4 is a good default: a *fixed* codebook, one number for a block, and of these four the smallest error of the weights at its bits. 16 levels fitted to the model would have a slightly smaller one (8.9 % and 9.1 % instead of 9.2 % and 9.4 %).
 
 # %% [markdown]
 # ## QLoRA
 #
-# Now train. The 4-bit weight $\hat W$ is frozen; beside it stands a LoRA in 32 bits (lesson 06), with $s = \alpha / r$:
+# Now train. Beside the 4-bit weight $\hat W$ stands a LoRA in 32 bits (lesson 06), with $s = \alpha / r$:
 #
 # $$h = \hat W x + b + s\, B A x .$$
 #
-# Codes are whole numbers and have no gradient. $x$ has one: adapters in earlier layers need it. This is the layer's whole arithmetic:
+# ### Exercise 4 · What gets a gradient? (3 minutes)
+#
+# Take such a layer in the middle of the model, with input `x`. For which of these does the backward pass compute a gradient? (`norms`: the norms' weights.) `True` or `False`.
+
+# %% tags=["exercise"]
+gradient = {"codes": ..., "scales": ..., "A": ..., "B": ..., "x": ..., "norms": ...}
+
+check("13.gradient", gradient)
+
+# %%
+gradient = use("13.gradient", gradient)
+
+# %% [markdown]
+# PyTorch would keep every dense $\hat W$ for the backward pass. So both directions are written by hand: `forward` computes $\hat W x + b$; `backward` makes $\hat W$ again, sends the output's gradient through it to $x$, and has none for $\hat W$. (`ctx` carries things over.)
 
 # %%
 import inspect
@@ -272,16 +276,7 @@ from peftlab.quant.linear import MatMul4bit
 print(inspect.getsource(MatMul4bit))
 
 # %% [markdown]
-# $\hat W$ is made when needed, twice in each step, and thrown away: time for memory.
-#
-# ### Exercise 4 · What trains? (3 minutes)
-#
-# Which of these get an update from the optimiser in QLoRA? `True` or `False`.
-
-# %% tags=["exercise"]
-trains = {"codes": ..., "scales": ..., "A": ..., "B": ..., "norms": ...}
-
-check("13.trains", trains)
+# $\hat W$ is made in each pass and thrown away: time for memory. With *checkpointing*, which throws activations away too and computes them again in the backward pass, it is made a third time.
 
 # %%
 from peftlab.methods import LoRA
@@ -309,7 +304,7 @@ words = datasets.load("define_word")
 few, held_out = words.definitions("train"), words.definitions("test")[:100]
 short = dict(steps=24, lr=2e-3, batch_size=12, max_length=48, seed=0)
 runs = [train(model, tokenizer, few, name=name, **short) for name, model in (("LoRA", lora), ("QLoRA", qlora))]
-plots.losses(runs)
+_ = plots.losses(runs)
 
 
 def loss(model):
@@ -322,7 +317,7 @@ print(f"held-out words: frozen {loss(base):.2f}, LoRA {loss(lora):.2f}, QLoRA {l
 assert runs[1].losses[-1] < runs[1].losses[0] and abs(runs[0].losses[-1] - runs[1].losses[-1]) < 0.5
 
 # %% [markdown]
-# The curves nearly cover each other. Stored runs go further: 120 steps, learning rates chosen on validation data, three seeds.
+# Nearly one curve. Stored runs go further: 120 steps, learning rates chosen on validation data, three seeds.
 
 # %%
 trained = Results.load("qlora_tiny")
@@ -334,13 +329,13 @@ plots.table([
 ], caption="Loss on 300 held-out definitions, nats per token")
 
 # %% [markdown]
-# QLoRA ends 0.020 nats higher than LoRA, in all three seeds. That is 1 % of what training gains. But the seeds share one rounding, and another draw could move it. Dettmers et al. (2023) find no loss against 16 bits, on larger models and other tasks.
+# QLoRA ends 0.020 nats higher than LoRA, in all three seeds. That is 1 % of what training gains. The seeds share one rounding; in six draws (seed 0) it ends 0.019 to 0.025 higher. Dettmers et al. (2023) find no loss against 16 bits, on larger models and other tasks.
 #
-# **LoftQ** (Li et al., 2023) is the third row. It lets the adapter begin as the best rank-$r$ copy of the rounding error, quantises what is left, and repeats. Five rounds at $r = 8$ bring the error of the weights from 9.2 % to 8.1 %. That is little: rounding errors look like noise, without a few strong directions (lesson 06). Before training it is the worst of the three (5.15); after, it ends at 3.219, no better than QLoRA's 3.214. Li et al. gained most at 2 bits, where there is more error.
+# **LoftQ** (Li et al., 2023), the third row, lets the adapter begin as the best rank-$r$ copy of the rounding error, quantises the rest, and repeats. Five rounds at $r = 8$ bring the error of the weights from 9.2 % to 8.1 %: rounding errors look like noise, without a few strong directions (lesson 06). It ends at 3.219, no better than QLoRA's 3.214; Li et al. gained most at 2 bits. Even before training, over six draws, it has 5.12 on average and QLoRA 5.08: on one kind of text, a smaller error is no promise.
 #
 # ## Where the memory goes
 #
-# A step needs memory for weights, adapters, gradients, the optimiser's two numbers for each trained one, and activations. `peftlab.costs` predicts each from a model's config. On a processor we can count every byte.
+# A step needs memory for weights, adapters, gradients, the optimiser's two numbers for each trained one (its *moments*), and activations. `peftlab.costs` predicts each from a model's config. On a processor we can count every byte.
 
 # %% tags=["nbval-ignore-output"]
 from peftlab.course.step_memory import compared
@@ -353,12 +348,12 @@ plots.table([
 ])
 
 # %% [markdown]
-# Predicted and measured agree. Between steps QLoRA holds a third of what LoRA holds. Its peak is only 16 % lower: here most of it is **activations, which quantisation does not touch**. On a large model the weights rule. Back to the beginning:
+# Between steps QLoRA holds a third of what LoRA holds. Its peak is only 16 % lower: here most of it is **activations and logits, which quantisation does not touch**. Does that matter for a large model?
 
 # %%
-predict("13.card")
+predict("13.activations")
 
-# %% mystnb={"image": {"alt": "Horizontal bars of memory in GiB for one training step of a 65B model with LoRA of rank 64, against a line at 48. LoRA on 16-bit weights takes 137, nearly all weights. QLoRA takes 47; with 8-bit AdamW 40, with the optimiser's states paged out 41. QLoRA without checkpointing takes 62, of which 21 are activations."}}
+# %% mystnb={"image": {"alt": "Horizontal bars of memory in GiB for one training step of a 65B model with LoRA of rank 64, against a line at 48. LoRA on 16-bit weights takes 137, nearly all weights. QLoRA takes 47; with 8-bit AdamW 40, with the optimiser's states paged out 39. QLoRA without checkpointing takes 62, of which 21 are activations."}}
 from peftlab.costs.memory import training
 
 print(f"full, 16-bit weights and gradients, 32-bit moments: {65.2e9 * (2 + 2 + 4 + 4) / 1e9:.0f} GB before activations")
@@ -373,27 +368,27 @@ steps = {
 _ = quant_figures.memory(steps, line=48, label="48 GiB")
 
 # %% [markdown]
-# Twelve bytes for each of 65.2 billion parameters: there are the 780 GB. LoRA removes all but the two of the weights, QLoRA makes half a byte of these. (Rank 64 on all linear layers is what the authors' script for a 65B model sets.) Without checkpointing, the activations of one text of 512 tokens are already too much.
+# Twelve bytes for each of 65.2 billion parameters fit the paper's 780 GB. LoRA removes all but the two of the weights, QLoRA makes half a byte of these. (Rank 64 on all linear layers is what the authors' script sets.) Each bar is the moment of the peak, without checkpointing before there are gradients; *working space* is mostly a copy that PyTorch's AdamW makes. And 47 of a card's 48 GiB leave nothing for the driver. Two ways down:
 #
-# **8-bit AdamW** keeps the two moments in 8 bits, in blocks of 256 with a scale each: about 2 bytes a trained parameter instead of 8 (Dettmers et al., 2021; `peftlab.quant.AdamW8bit`, bit for bit that of bitsandbytes). **Paged** optimisers keep them where the driver can move them from card to host, so that a long text pushes them out for a moment instead of crashing the run. A processor has nothing to move: we cannot show it here.
-#
-# On SmolLM2 and a laptop's processor, measured once, eight steps of QLoRA held 364 MB of tensors at the peak, and eight of LoRA 734 MB (`qlora_smollm2`). What it does to quality that model cannot tell: wait for the riddle.
+# **8-bit AdamW** keeps the moments in 8 bits, block by block (Dettmers et al., 2021; `peftlab.quant.AdamW8bit`). **Paged** optimisers let the driver move them to the host, and back for the update, as far as there is room (so 39 is a lower bound).
 
 # %% [markdown]
 # ### On a GPU
 #
-# The same on an H100, for a model of 6.7 billion parameters with random weights (neither memory nor speed depends on them): 4 × 512 tokens, three rounds. *Ours* is this lesson's 4-bit layer under our LoRA; the other QLoRA is `peft` on bitsandbytes.
+# One step on an H100, for a model of 6.7 billion parameters with random weights (memory does not depend on them, speed hardly): 4 × 512 tokens, medians of three rounds (speeds: lowest to highest). *Ours* is this lesson's 4-bit layer under our LoRA; the other QLoRA is `peft` on bitsandbytes.
 
 # %%
 plots.table(quant_figures.on_a_gpu(Results.load("qlora_scale"), "6.7B"))
 
 # %% [markdown]
-# With checkpointing, QLoRA takes 5.3 GiB where LoRA takes 14.3 and full fine-tuning 50.2. Without, activations are most of it, and QLoRA still takes 21.6. It is bought with time: every weight is dequantised in each pass, so QLoRA trains 7 % fewer tokens a second than LoRA. Ours reaches 71 % of the speed of bitsandbytes: a look-up, a product and a cast one after the other, where bitsandbytes has a kernel that does them at once. And LoRA itself, as `peft` ships it, is slower here than full fine-tuning: [lesson 01](01_scaling_dilemma.ipynb) has more on that.
+# With checkpointing, QLoRA takes 5.3 GiB where LoRA takes 14.3 and full fine-tuning 50.2 (the same as plain: its peak comes with the last gradient, when activations are gone). Plain, most of QLoRA's 21.6 are activations. (Loading 16-bit weights, to quantise them on the card, takes more.)
+#
+# The price is time. Plain, QLoRA trains 7 % fewer tokens a second than LoRA (23 % in one round of the three); with checkpointing 6 %; with 1.1 billion parameters, 35 %. Ours, with our LoRA too, reaches 71 % of the speed of bitsandbytes (92 % at 1.1 billion), probably because it dequantises in three operations and bitsandbytes in one. LoRA itself, as `peft` ships it, is slower here than full fine-tuning: see [lesson 01](01_scaling_dilemma.ipynb).
 
 # %% [markdown]
 # ## A trap: merged into four bits
 #
-# Training is done. You merge, as in lesson 06. The weights are dense again, $\hat W + s B A$, and memory is back where it was. So quantise again, same NF4, same blocks: it *was* a 4-bit model before.
+# You merge, as in lesson 06. The weights are dense again, $\hat W + s B A$. So quantise again, same NF4, same blocks: it *was* a 4-bit model before.
 
 # %%
 predict("13.requantise")
@@ -402,65 +397,72 @@ predict("13.requantise")
 _ = quant_figures.merging(trained)
 
 # %% [markdown]
-# After 15 steps, when training has changed the weights by 2.4 % of their size, 0.3 % of the codes move, and 40 % of the gain is gone, without a word. After 120 steps and a change of 6.7 %, 7.2 % of the codes move, and 4 % is lost. Why so few moved codes keep so much of the gain we do not know. Where the rest goes, your own adapter shows:
+# After 15 steps, when training has changed the weights by 2.4 % of their size, 0.3 % of the codes move, and 40 % of the gain is gone, without a word. After the 30 of your guess it is 1.3 % and 29 %. After 120 steps and a change of 6.7 %, 7.2 % of the codes move, and 4 % is lost. (Four lengths, each with its own schedule.) Now your own adapter:
 
 # %% tags=["nbval-ignore-output"]
 frozen = quantize_model(copy.deepcopy(base))
-before = {name: frozen.get_submodule(name).quantized for name in matrices}
 merged = peftlab.merge(copy.deepcopy(qlora))
-dense = sixteen_levels.block_matrices(merged)
 again = quantize_model(copy.deepcopy(merged))
-name = "model.layers.3.self_attn.q_proj"
-start, now = before[name].dequantize(), again.get_submodule(name).quantized
-print(f"training changed the weights by {(dense[name] - start).norm() / start.norm():.1%} of their size")
-print(f"rounding had changed them by    {(start - W).norm() / W.norm():.1%}")
-print(f"codes that differ after quantising again: {(now.codes != before[name].codes).float().mean():.2%}")
+changed, rounded, size, moved = 0.0, 0.0, 0.0, 0
+for name, dense in sixteen_levels.block_matrices(merged).items():
+    old, new = (model.get_submodule(name).quantized for model in (frozen, again))
+    changed += (dense - old.dequantize()).square().sum()
+    rounded += (matrices[name] - old.dequantize()).square().sum()
+    size += matrices[name].square().sum()
+    moved += (new.codes != old.codes).sum()
+print(f"training changed the weights by {(changed / size).sqrt():.1%} of their size")
+print(f"rounding had changed them by    {(rounded / size).sqrt():.1%}")
+print(f"codes that differ after quantising again: {moved / count:.2%}")
 print(f"loss: merged {loss(merged):.2f}, quantised again {loss(again):.2f}, never trained {loss(base):.2f}")
 
 # %% [markdown]
-# Every weight of $\hat W$ sits *exactly on a level*. A change of less than half the way to the next is rounded away, and after a short training nearly all are. Original weights lie between levels, so a small change tips some of them over: on average it survives. Hence the mend, the dashed line: put the adapter on the *original* weights, then quantise. That costs 0.017 nats at most. Or ship the 4-bit base with the adapter beside it.
+# Every weight of $\hat W$ sits *exactly on a level*. A change of less than half the way to the next is rounded away, and after a short training nearly all are. (Scales are measured again too, but matter little: the new scales alone bring the loss from 5.13 to 5.00, the new codes alone to 4.21.)
+#
+# How can so few codes keep so much? In part because the first bit of a change does most: a tenth of it, left dense, brings 47 % of the gain (15 steps, seed 0). And the few are no random few: 1.8 % move in the value matrices and 1.5 % in the output matrices, under 0.2 % elsewhere.
+#
+# Original weights lie between levels, so a small change tips some of them over: on average it survives. Hence the mend, the dashed line with squares: put the adapter on the *original* weights, then quantise. That costs 0.017 nats at most, on average over seeds (0.019 in the worst run). Or ship the 4-bit base with the adapter beside it.
 #
 # ## The riddle
 #
-# SmolLM2, as this course has it, loses almost nothing in 4 bits. One of its matrices under four settings:
+# One matrix of SmolLM2, as this course has it, in four formats, and the last one again with its scales in 8 bits:
 
 # %%
 smollm2, _ = models.load("smollm2", dtype=torch.bfloat16)
 V = smollm2.model.layers[15].self_attn.q_proj.weight.detach().float()
 del smollm2
-for kind, size in (("nf4", 64), ("int4", 32), ("int4_asymmetric", 64), ("int4_asymmetric", 32)):
-    back = quantize(V, kind, size, double=False).dequantize()
-    print(f"{kind:15} blocks of {size}: error {(back - V).norm() / V.norm():.2%}")
+formats = [("nf4", 64, False), ("int4", 32, False), ("int4_asymmetric", 64, False)]
+for kind, size, double in [*formats, ("int4_asymmetric", 32, False), ("int4_asymmetric", 32, True)]:
+    q = quantize(V, kind, size, double=double)
+    error = (q.dequantize() - V).norm() / V.norm()
+    print(f"{kind:15} blocks of {size}: error {error:.2%}, {q.bits_per_parameter:.2f} bits")
 
 # %% [markdown]
-# Three ordinary errors, and one of 0.14 %. A clever model? How many *different* values does a run of neighbouring weights have? Move the slider, and find the length at which something changes.
-
-# %% tags=["nbval-ignore-output"]
-from peftlab.show.sliders import drag
-
-
-def most_values(length):
-    return max(len(run.unique()) for run in V.reshape(-1, length))
-
-
-drag("neighbours:", [8, 16, 32, 64, 96], most_values, start=8,
-     describe=lambda n, found: f"no run of {n} neighbours has more than {found} different values")
+# Three ordinary errors, and one of 0.14 %. A clever model? Count how many *different* values a run of neighbouring weights has, at most. Beside it, the tiny model:
 
 # %%
-assert most_values(32) == 16 and most_values(64) > 16
+def most_values(matrix, length):
+    return max(len(run.unique()) for run in matrix.reshape(-1, length))
+
+
+for length in (8, 16, 32, 64):
+    found = {name: most_values(matrix, length) for name, matrix in (("SmolLM2", V), ("tiny", W))}
+    print(f"{length:>2} neighbours:  ", ",  ".join(f"{name} {values:>2}" for name, values in found.items()))
+
+# %%
+assert most_values(V, 32) == 16 < most_values(V, 64) and most_values(W, 64) == 64
 run = V.flatten()[:32].unique()
 print("steps between the values of the first 32:", "  ".join(f"{s:.3f}" for s in run.diff().tolist()))
 
 # %% [markdown]
-# In 32 neighbours there are never more than 16 values, on an even grid. **Somebody has quantised this model before**: 16 even levels between the smallest and the largest of each 32 weights, two 16-bit numbers a block, 5 bits a weight. That is Q4_1, the format of its file. Asymmetric int4 in blocks of 32 finds the same grid again; the 0.14 % are the rounding of those grid points to 16 bits.
+# In the tiny model all neighbours can differ. In SmolLM2 the count stops at 16, up to 32 neighbours. All steps are multiples of 0.040 (this block leaves some levels out), 15 of them from end to end: room for 16. **Somebody has quantised this model before**: 16 even levels between the smallest and the largest of each 32 weights, two 16-bit numbers a block, 5 bits a weight. That is Q4_1, a format of llama.cpp, whose file our SmolLM2 comes from. Asymmetric int4 in blocks of 32 finds the same grid again, if its scales are exact; the 0.14 % are the rounding of the grid points to 16 bits.
 #
-# **A small quantisation error can be a fact about the model's past.** Before you report one, ask what the weights went through. That is why our races ran on the two other models.
+# **A small quantisation error can be a fact about the model's past.** So ask what the weights went through. That is why our races ran on the two other models.
 #
 # ## When to use it
 #
 # **Use QLoRA when** the frozen weights do not fit: large models, short texts, checkpointing on.
 #
-# **Avoid it when** the model fits without (making $\hat W$ anew costs time in every step), when activations fill the memory (shorten texts or checkpoint first), or when you need one merged 4-bit model and have no original weights.
+# **Avoid it when** the model fits without (it costs time in every step), when activations fill the memory, or when you need one merged 4-bit model and have no original weights.
 #
 # **Unknown:** which format is best for *your* model, until you have measured it, on text, with more than one draw.
 #
@@ -472,9 +474,9 @@ quiz("13")
 # %% [markdown]
 # ## Take away
 #
-# - A block of weights shares one scale; each keeps the number of the nearest of 16 levels: 4.5 bits with the scales, 4.127 with double quantisation.
+# - A block of weights shares one scale; each keeps the number of the nearest of 16 levels: 4.5 bits, 4.127 with double quantisation.
 # - NF4's levels are normal quantiles, with 0 and ±1 forced in: a good fixed codebook.
-# - Compare formats at equal bits, on held-out text, and mind two kinds of luck: the text's and the rounding's.
+# - Compare formats at equal bits, on text, and mind two kinds of luck: the text's and the rounding's.
 # - QLoRA trains LoRA on a 4-bit base. It shrinks the weights, not the activations.
 # - Merged into its 4-bit base and quantised again, a lightly trained adapter is partly rounded away. Test what you ship.
 #
@@ -482,7 +484,6 @@ quiz("13")
 #
 # - T. Dettmers et al.: *QLoRA: Efficient Finetuning of Quantized LLMs*, 2023, [arXiv:2305.14314](https://arxiv.org/abs/2305.14314); the script: [finetune_guanaco_65b.sh](https://github.com/artidoro/qlora/blob/main/scripts/finetune_guanaco_65b.sh).
 # - T. Dettmers et al.: *8-bit Optimizers via Block-wise Quantization*, 2021, [arXiv:2110.02861](https://arxiv.org/abs/2110.02861).
-# - T. Dettmers et al.: *LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale*, 2022, [arXiv:2208.07339](https://arxiv.org/abs/2208.07339).
 # - Y. Li et al.: *LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models*, 2023, [arXiv:2310.08659](https://arxiv.org/abs/2310.08659).
 # - D. Yoshida: *NF4 Isn't Information Theoretically Optimal (and that's Good)*, 2023, [arXiv:2306.06965](https://arxiv.org/abs/2306.06965).
 # - Stored runs: `python -m peftlab.bench quant_race`, `qlora_tiny`, `qlora_smollm2`; on one H100, `qlora_scale`.

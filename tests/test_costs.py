@@ -472,6 +472,13 @@ def test_paged_states_are_the_hosts():
     assert any("host holds 12.7" in note for note in paged.assumptions)
 
 
+def test_paged_states_do_not_need_more_than_states_in_8_bits():
+    """bitsandbytes' kernel works tensor by tensor, in place: no temporary copy of all, as PyTorch's foreach makes."""
+    settings = {"method": "qlora", "batch": 1, "checkpointing": True}
+    paged, eight = (memory.training("llama-65b", **settings, optimizer=o) for o in ("paged_adamw", "adamw8bit"))
+    assert paged.total < eight.total and "working space" not in paged.parts_at["step"]
+
+
 def test_nf4_takes_the_bits_that_the_paper_says():
     assert memory.bits_per_weight(double_quant=False) == 4.5
     assert memory.bits_per_weight(double_quant=True) == pytest.approx(4 + 0.127, abs=1e-3)

@@ -193,6 +193,21 @@ def test_a_dictionary_names_only_the_entries_beyond_the_tolerance():
     assert judge(task, {"a": 1.001, "b": 3.0}).says == "Not right yet: 'b'."
 
 
+def test_an_entry_that_is_no_truth_value_is_named_as_such():
+    task = exercise.Exercise("x", "x", 1, {"a": True, "b": False}, ("", ""))
+    assert judge(task, {"a": 1, "b": 0}).says == "Write True or False."
+
+
+def test_a_wrong_number_is_shown_with_its_inputs():
+    task = exercise.Exercise("x", "x", 1, lambda n, double: n + double, ("", ""), cases=lambda: [(2, True)])
+    assert judge(task, lambda n, double: n).says == "The value is not right for 2, True: it gives 2."
+
+
+def test_infinite_values_are_named():
+    task = exercise.exercise("13.half")
+    assert "infinite" in judge(task, lambda n: torch.full((n,), torch.inf)).says
+
+
 def test_a_tuple_instead_of_a_tensor_is_explained(capsys):
     exercise.check("06.best_cut", lambda dW, r: torch.linalg.svd(dW))
     assert "A tensor of shape (7, 5) is wanted" in capsys.readouterr().out

@@ -31,8 +31,9 @@ def test_the_texts_are_held_out_and_disjoint():
     seen = {f"{entry.definition}." for entry in datasets.load("define_word").train}
     seen |= {f"{text}." for text in datasets.load("wordnet_topics").train.texts}
     assert not definitions & seen and len(definitions) == 2 * quant_race.DOCUMENTS
-    trained_verses = {pair.modern for pair in datasets.load("verse_pairs").train}
-    assert not trained_verses & set(texts["modern verses"])
+    train = datasets.load("verse_pairs").train
+    assert not {pair.modern for pair in train} & set(texts["modern verses"])
+    assert not {pair.archaic for pair in train} & set(texts["King James verses"])
 
 
 def test_a_shuffle_changes_the_rounding_and_nothing_else():

@@ -3,7 +3,9 @@
 Three ways to train the same LoRA on all linear layers: on the fp32 base, on the base in NF4 (QLoRA), and on the base in
 NF4 with LoftQ's start. Each one's learning rate is chosen on the validation split with seed 0; then three seeds. The
 finished QLoRA is merged (which makes the weights dense), quantised again, and its adapter is put on the fp32 base; the
-same after shorter runs, whose changes are smaller. A quarter of an hour on one quiet CPU thread.
+same after shorter runs, whose changes are smaller. Two controls: where QLoRA and LoftQ start when the columns are
+shuffled before rounding (one rounding is one draw) and where QLoRA then ends, and which part of a short training's
+change brings its gain. Twenty minutes on one quiet CPU thread.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import copy
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +21,11 @@ import torch
 from torch import nn
 
 import peftlab
+from peftlab.bench.quant_race import SHUFFLES, shuffled
 from peftlab.bench.results import Results
 from peftlab.course.sixteen_levels import block_matrices
 from peftlab.methods import LoRA
-from peftlab.quant import attach_loftq, quantize_model
+from peftlab.quant import attach_loftq, loftq, quantize, quantize_model
 from peftlab.tasks import datasets, metrics, models
 from peftlab.tasks.training import Run, train
 
@@ -32,6 +36,7 @@ RATES = (1e-3, 2e-3, 4e-3)
 WAYS = ("lora", "qlora", "loftq")
 LOFTQ_ITERATIONS = 5
 SHORTER = (15, 30, 60)  # steps, at QLoRA's chosen rate
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the change that the shortest run makes
 
 
 def run(results: Results) -> None:
@@ -46,6 +51,10 @@ def run(results: Results) -> None:
     )  # fmt: skip
     for way in WAYS:
         results.cell(f"start/{way}", partial(start_loss, base, tokenizer, data, way))
+    for way in ("qlora", "loftq"):
+        for order in SHUFFLES:
+            measure = partial(start_in_order, base, tokenizer, data, way, order)
+            results.cell(f"start/{way}/order {order}", measure)
     results.cell("loftq/errors", partial(loftq_errors, base))
     for way in WAYS:
         losses = {
@@ -57,6 +66,11 @@ def run(results: Results) -> None:
             for steps in SHORTER if way == "qlora" else ():
                 measure = partial(final, base, tokenizer, data, way, best, seed, steps)
                 results.cell(f"qlora after {steps}/{seed}", measure)
+    rate = results.content["cells"][f"qlora after {SHORTER[0]}/{SEEDS[0]}"]["lr"]
+    for order in SHUFFLES:
+        measure = partial(trained_in_order, base, tokenizer, data, rate, order)
+        results.cell(f"qlora/{SEEDS[0]}/order {order}", measure)
+    results.cell(f"change of {SHORTER[0]} steps/{SEEDS[0]}", partial(parts_of_a_change, base, tokenizer, data, rate))
 
 
 def prepared(base: nn.Module, way: str, seed: int = 0) -> nn.Module:
@@ -83,6 +97,68 @@ def loss(model: nn.Module, tokenizer: Any, rows: Any) -> float:
 def start_loss(base: nn.Module, tokenizer: Any, data: dict, way: str) -> float:
     """Test loss before the first step. For 'lora' that is the frozen model, for 'qlora' the frozen one in NF4."""
     return loss(prepared(base, way), tokenizer, data["test"])
+
+
+def start_in_order(base: nn.Module, tokenizer: Any, data: dict, way: str, order: int) -> float:
+    """As `start_loss`, with the columns of each matrix shuffled before it is rounded, and put back after."""
+
+    def begin(W: torch.Tensor) -> torch.Tensor:
+        if way == "qlora":
+            return quantize(W).dequantize()
+        found = loftq(W, METHOD.r, iterations=LOFTQ_ITERATIONS, scaling=METHOD.lora_alpha / METHOD.r, double=True)
+        return found.Q.dequantize() + METHOD.lora_alpha / METHOD.r * found.B @ found.A
+
+    return loss_with(base, {n: shuffled(begin, W, order) for n, W in block_matrices(base).items()}, tokenizer, data)
+
+
+def trained_in_order(base: nn.Module, tokenizer: Any, data: dict, lr: float, order: int) -> float:
+    """Test loss of QLoRA with the first seed on a base that was rounded with its columns shuffled.
+
+    The rounded weights are stored densely here: the same numbers, so the same training.
+    """
+    rounded = {name: shuffled(lambda w: quantize(w).dequantize(), W, order) for name, W in block_matrices(base).items()}
+    model = with_weights(base, rounded)
+    return loss(trained(model, tokenizer, data, "lora", lr, SEEDS[0])[0], tokenizer, data["test"])
+
+
+def loss_with(base: nn.Module, weights: dict[str, torch.Tensor], tokenizer: Any, data: dict) -> float:
+    """Test loss of the base with these matrices in the place of its own."""
+    return loss(with_weights(base, weights), tokenizer, data["test"])
+
+
+def with_weights(base: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
+    """A copy of the base with these matrices in the place of its own."""
+    model = copy.deepcopy(base)
+    with torch.no_grad():
+        for name, W in weights.items():
+            model.get_submodule(name).weight.copy_(W)
+    return model
+
+
+def parts_of_a_change(base: nn.Module, tokenizer: Any, data: dict, lr: float) -> dict[str, Any]:
+    """The shortest run of seed 0: losses with a share of its change, with new codes or new scales alone, codes moved.
+
+    "codes" and "scales": merged and quantised again, but only the codes, or only the scales, are the new ones.
+    """
+    old = {name: quantize(W) for name, W in block_matrices(base).items()}
+    model, _ = trained(base, tokenizer, data, "qlora", lr, SEEDS[0], SHORTER[0])
+    dense = {name: W.clone() for name, W in block_matrices(peftlab.merge(model)).items()}
+    new = {name: quantize(W) for name, W in dense.items()}
+    start = {name: q.dequantize() for name, q in old.items()}
+    measure = partial(loss_with, base, tokenizer=tokenizer, data=data)
+    found: dict[str, Any] = {
+        "shares": {str(part): measure({n: start[n].lerp(dense[n], part) for n in old}) for part in SHARES},
+        "codes": measure({n: replace(new[n], absmax=old[n].absmax).dequantize() for n in old}),
+        "scales": measure({n: replace(old[n], absmax=new[n].absmax).dequantize() for n in old}),
+        "both": measure({n: new[n].dequantize() for n in old}),
+    }
+    kinds = sorted({name.rpartition(".")[2] for name in old})
+    of_kind = {kind: [name for name in old if name.endswith(kind)] for kind in kinds}
+    found["codes_moved"] = {
+        kind: round(sum((new[n].codes != old[n].codes).float().mean().item() for n in names) / len(names), 5)
+        for kind, names in of_kind.items()
+    }
+    return found
 
 
 def loftq_errors(base: nn.Module) -> dict[str, Any]:

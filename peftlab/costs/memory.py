@@ -116,7 +116,8 @@ def training(
     dtype: of the pretrained weights and the activations: "fp32", "bf16", "fp16". Adapters are fp32, as in peft.
     optimizer: "adamw" (moments in the parameter's dtype, as torch.optim.AdamW), "adamw_fp32" (fp32 moments and, for
         half-precision parameters, an fp32 master copy), "adamw8bit", "paged_adamw", "paged_adamw8bit" (paged: the
-        states may leave the GPU, so 0 is counted there and an assumption says how much the host must hold),
+        states may leave the GPU, so 0 is counted there and an assumption says how much the host must hold: a lower
+        bound, for while the optimiser works they come back as far as there is room),
         "sgd", "momentum".
     kernel: how the optimiser is computed. "loop": PyTorch's default on a CPU; two temporary copies of the largest
         tensor (and for a moment the one before it, which is left out here). "foreach": the default on a GPU; one
@@ -351,7 +352,8 @@ def _states(parameters: int, bytes_each: int, optimizer: str) -> int:
 
 
 def _step_space(trained: Trained, bytes_each: int, optimizer: str, kernel: str) -> int:
-    if optimizer in ("sgd", "momentum") or optimizer.endswith("8bit") or kernel == "fused":
+    one_kernel = optimizer.endswith("8bit") or optimizer.startswith("paged")  # bitsandbytes: tensor by tensor, in place
+    if optimizer in ("sgd", "momentum") or one_kernel or kernel == "fused":
         return 0
     each = FP32 if optimizer == "adamw_fp32" else bytes_each
     return 2 * trained.largest * each if kernel == "loop" else trained.parameters * each

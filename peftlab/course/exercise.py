@@ -271,6 +271,8 @@ def _explain_difference(a: Any, b: Any, case: tuple, tolerance: float) -> str:
         return f"The shape should be {tuple(b.shape)}{given}; yours is {tuple(a.shape)}."
     if isinstance(b, Tensor) and a.is_complex() and not b.is_complex():
         return f"Your numbers are complex{given}, real ones are wanted: is there a root of a negative number?"
+    if isinstance(b, Tensor) and not bool(torch.isfinite(a).all()):
+        return f"Some of your values are infinite, or no numbers (nan){given}."
     if isinstance(b, Tensor):
         wide = torch.complex128 if b.is_complex() else torch.float64
         largest = float((a.to(wide) - b.to(wide)).abs().max())
@@ -278,6 +280,8 @@ def _explain_difference(a: Any, b: Any, case: tuple, tolerance: float) -> str:
     if isinstance(b, dict) and isinstance(a, dict):
         if a.keys() != b.keys():
             return f"The keys should be {', '.join(map(repr, b))}; yours are {', '.join(map(repr, a)) or 'none'}."
+        if any(isinstance(b[key], bool) and not isinstance(a[key], bool) for key in b):
+            return "Write True or False."
         return f"Not right yet: {', '.join(repr(key) for key in b if not _equal(a[key], b[key], tolerance))}."
     if isinstance(b, tuple | list):
         if not isinstance(a, tuple | list) or len(a) != len(b):
@@ -286,6 +290,8 @@ def _explain_difference(a: Any, b: Any, case: tuple, tolerance: float) -> str:
         return f"Value {first + 1} of {len(b)}: {_explain_difference(a[first], b[first], case, tolerance)}"
     if isinstance(b, str) and isinstance(a, str) and case != ():
         return f"For {', '.join(map(repr, case))} it gives {a!r}; wanted is {b!r}."
+    if case and all(isinstance(x, bool | int | float | str) for x in case):
+        given = f" for {', '.join(map(repr, case))}: it gives {a!r}"
     return f"The value is not right{given}."
 
 

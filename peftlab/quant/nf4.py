@@ -1,8 +1,9 @@
-r"""NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, arXiv:2305.14314), section 3, equation 4, appendix E.
+r"""NF4, the 4-bit NormalFloat of QLoRA (Dettmers et al., 2023, arXiv:2305.14314: section 3, values in appendix E).
 
 Pretrained weights look normally distributed. So take for the 16 levels quantiles of N(0, 1): each level then answers
 for about equally many weights. Two wishes bend the plain quantiles: 0 must be a level (a zero weight stays zero), and
-the largest weight of a block must be one (±1 are levels). Hence two halves that meet at 0:
+the largest weight of a block must be one (±1 are levels). Hence two halves that meet at 0, as in the authors' code
+(the paper's equation 4, means of neighbouring quantiles, gives other numbers):
 
 $$q = \frac{\Phi^{-1}(p)}{\Phi^{-1}(1-\delta)}, \qquad
 p \in \{\underbrace{\delta, \dots, \tfrac12}_{8\text{ evenly spaced}}\} \cup
@@ -35,6 +36,6 @@ def nf4_levels() -> Tensor:
     return levels / levels.max()
 
 
-def quantile(p: Tensor) -> Tensor:
+def quantile(p: Tensor | float) -> Tensor:
     """Φ⁻¹(p): below which number lies the share p of a standard normal distribution."""
-    return torch.special.ndtri(p.double()).float()
+    return torch.special.ndtri(torch.as_tensor(p).double()).float()

@@ -4,8 +4,8 @@ $$m \leftarrow \beta_1 m + (1-\beta_1) g, \qquad v \leftarrow \beta_2 v + (1-\be
 w \leftarrow w - \eta \lambda w - \eta\, \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}$$
 
 computed in float32. Between steps m (signed) and v (never negative, so unsigned) are kept as 8-bit codes with one scale
-for each 256 values: 2.03 bytes a parameter instead of 8. Tensors below 4096 values keep float32 moments: they cost
-nothing, and LoRA's small tensors are often among them.
+for each 256 values, as in bitsandbytes today (the paper has 2,048): 2.03 bytes a parameter instead of 8. Tensors below
+4096 values keep float32 moments: they cost nothing, and LoRA's small tensors are often among them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def codebooks(weight: Tensor, yours: list[float] | None = None) -> Axes:
     _, (ax, below) = plt.subplots(2, 1, sharex=True, height_ratios=(2, 1.3), figsize=(6.4, 4.2))
     ax.bar(found.centres, found.count, width=2 / 128, color=palette.GREY, alpha=0.6)
     ax.set_ylabel("weights")
-    rows = {"yours": yours} if yours else {}
+    rows = {"yours (even,\nif not moved)": yours} if yours else {}
     rows |= {"int4, symmetric": levels_of("int4"), "FP4": levels_of("fp4"), "NF4": levels_of("nf4")}
     for row, levels in enumerate(rows.values()):
         below.plot(levels, [row] * len(levels), "|", markersize=14, markeredgewidth=2, color=palette.LINES[row])
@@ -39,13 +39,14 @@ def race(results: Mapping[str, Any]) -> Axes:
     """Loss on held-out text above that of fp32: against bits per weight, and against the squared error of the weights.
 
     A point is the mean over all orders of the columns, its bar goes from the lowest to the highest. A line for each
-    format joins its block sizes.
+    format joins its block sizes. Formats are shifted sideways by a hair, so that bars at equal bits can be told apart.
     """
     cells = results["cells"]
     _, (ax, below) = plt.subplots(2, 1, figsize=(6.4, 6.4))
     for index, (kind, name) in enumerate(NAMES.items()):
         sizes = results["settings"]["blocksizes"]
-        bits = [cells[f"error/tiny/{kind}/{b}"]["bits"] for b in sizes]
+        apart = 0.005 * (index - (len(NAMES) - 1) / 2)
+        bits = [cells[f"error/tiny/{kind}/{b}"]["bits"] + apart for b in sizes]
         squares = [(100 * cells[f"error/tiny/{kind}/{b}"]["error"]) ** 2 for b in sizes]
         found = [orders(results, f"{kind}/{b}") for b in sizes]
         y = [mean(run) for run in found]
@@ -54,7 +55,7 @@ def race(results: Mapping[str, Any]) -> Axes:
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
         ax.errorbar(bits, y, yerr=bars, label=name, capsize=3, linewidth=1.4, markersize=5, **style)
         below.plot(squares, y, **{**style, "linestyle": "none"})
-    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32)")
+    ax.set_xlabel("bits per weight, scales included (blocks of 256, 128, 64, 32);\nequal bits are drawn a hair apart")
     ax.set_ylabel("loss above fp32 (nats per token)")
     ax.set_ylim(bottom=0)
     below.set_xlim(left=0)
@@ -101,7 +102,7 @@ def memory(predictions: Mapping[str, Memory], line: float, label: str) -> Axes:
 
 
 def on_a_gpu(results: Mapping[str, Any], shape: str) -> list[dict[str, str]]:
-    """Rows of a table: peak memory and speed of each method, the medians of the rounds."""
+    """Rows of a table: peak memory and speed of each method, the medians of the rounds; speeds with their range."""
     names = {
         "full": "full fine-tuning, bf16",
         "lora": "LoRA",
@@ -109,17 +110,24 @@ def on_a_gpu(results: Mapping[str, Any], shape: str) -> list[dict[str, str]]:
         "qlora_ours": "QLoRA, ours",
     }
 
-    def middle(method: str, how: str, what: str) -> float:
+    def found(method: str, how: str, what: str) -> list[float]:
         rounds = range(results["settings"]["rounds"])
-        return median(results["cells"][f"{shape}/{method}/{how}/{n}"][what] for n in rounds)
+        return [results["cells"][f"{shape}/{method}/{how}/{n}"][what] for n in rounds]
+
+    def peak(method: str, how: str) -> str:
+        return f"{median(found(method, how, 'measured')) / GIB:.1f} GiB"
+
+    def speed(method: str, how: str) -> str:
+        rounds = found(method, how, "tokens_a_second")
+        return f"{median(rounds):,.0f} ({min(rounds):,.0f} to {max(rounds):,.0f})"
 
     return [
         {
             f"{shape} parameters, one H100": name,
-            "peak, checkpointing": f"{middle(method, 'checkpointing', 'measured') / GIB:.1f} GiB",
-            "peak, plain": f"{middle(method, 'plain', 'measured') / GIB:.1f} GiB",
-            "tokens a second, checkpointing": f"{middle(method, 'checkpointing', 'tokens_a_second'):,.0f}",
-            "tokens a second, plain": f"{middle(method, 'plain', 'tokens_a_second'):,.0f}",
+            "peak, checkpointing": peak(method, "checkpointing"),
+            "peak, plain": peak(method, "plain"),
+            "tokens a second, checkpointing": speed(method, "checkpointing"),
+            "tokens a second, plain": speed(method, "plain"),
         }
         for method, name in names.items()
     ]

@@ -91,6 +91,16 @@ def _trip_floor(w: Tensor, levels: Tensor) -> Tensor:
     return c * levels[(torch.searchsorted(levels, w / c, right=True) - 1).clamp_min(0)]
 
 
+def _trip_above(w: Tensor, levels: Tensor) -> Tensor:
+    c = _size(w)
+    return c * levels[torch.searchsorted(levels, w / c).clamp_max(len(levels) - 1)]
+
+
+def _trip_even(w: Tensor, levels: Tensor) -> Tensor:
+    c = _size(w)
+    return c * levels[((w / c + 1) / 2 * (len(levels) - 1)).round().long()]
+
+
 def _trip_same(w: Tensor, levels: Tensor) -> Tensor:
     return w
 
@@ -141,6 +151,27 @@ def _half_from_zero(n: int) -> Tensor:
     return q / q.max()
 
 
+def _half_both_signs(n: int) -> Tensor:
+    q = quantile(torch.linspace(1 - LAST, LAST, n + 1)[1:])
+    return q / q.max()
+
+
+def _half_ends_cut(n: int) -> Tensor:
+    q = quantile(torch.linspace(0.5, LAST, n + 2)[1:-1])
+    return q / q.max()
+
+
+def _half_to_1_cut(n: int) -> Tensor:
+    q = quantile(torch.linspace(0.5, 1, n + 2)[1:-1])
+    return q / q.max()
+
+
+def _half_last_set(n: int) -> Tensor:
+    q = quantile(torch.linspace(0.5, LAST, n + 1)[1:])
+    q[-1] = 1
+    return q
+
+
 def _half_descending(n: int) -> Tensor:
     return half(n).flip(0)
 
@@ -161,6 +192,10 @@ def bits(blocksize: int, double: bool) -> float:
 def _bits_cases() -> list[tuple]:
     return [(64, False), (64, True), (32, True), (128, False)]
 
+
+# ---- 4: what gets a gradient ----------------------------------------------------------------------------------------
+
+GRADIENT = {"codes": False, "scales": False, "A": True, "B": True, "x": True, "norms": False}
 
 EXERCISES = [
     Exercise(
@@ -188,6 +223,8 @@ EXERCISES = [
             Mutant(_trip_never_scaled, "c is missing on both ways: divide by it, then multiply by it."),
             Mutant(_trip_signed_distance, "The nearest level has the smallest *absolute* difference: .abs() first."),
             Mutant(_trip_floor, "You always take the level below. The nearest one may be above."),
+            Mutant(_trip_above, "You always take the level above. The nearest one may be below."),
+            Mutant(_trip_even, "That is right for even levels only. Compare each weight with each of `levels`."),
             Mutant(_trip_same, "That is w itself: nothing was rounded."),
         ),
     ),
@@ -211,6 +248,12 @@ EXERCISES = [
             Mutant(_half_even, "These levels are evenly spaced. It is the probabilities that are; then quantile."),
             Mutant(_half_probabilities, "These are probabilities. quantile(p) makes levels of them."),
             Mutant(_half_from_zero, "From 0 the probabilities cover both signs. The positive half begins at 0.5."),
+            Mutant(
+                _half_both_signs, "Your probabilities begin below 0.5 and cover both signs. This half begins at 0.5."
+            ),
+            Mutant(_half_ends_cut, "n + 1 probabilities are enough: only the first is left out, the last stays."),
+            Mutant(_half_to_1_cut, "You go towards 1 and cut it off. The last probability is 0.9677083, and it stays."),
+            Mutant(_half_last_set, "You set the last level to 1. Divide *all* of them by the largest."),
             Mutant(_half_descending, "The right levels, from the largest down. Turn them round: ascending."),
             Mutant(_half_summed, "You divide by the sum. Divide by the largest, so that the last level is 1."),
         ),
@@ -240,6 +283,24 @@ EXERCISES = [
             Mutant(lambda b, d: 4.0, "The codes alone. Their scales must be stored too."),
             Mutant(lambda b, d: 4 + (8 + 32 / 256 if d else 32), "One scale for each block, not for each weight."),
             Mutant(
+                lambda b, d: 4 + (32 if d else 8 + 32 / 256) / b,
+                "You have `double` the wrong way round: with it, a scale has 8 bits and a share of 32.",
+            ),
+            Mutant(lambda b, d: 4 * b + (8 + 32 / 256 if d else 32), "That is a whole block. Divide by its weights."),
+            Mutant(
+                lambda b, d: 4 + ((8 + 32 / 256 + 32) if d else 32) / b,
+                "Double quantisation *replaces* the 32-bit scales by 8-bit ones. You store both.",
+            ),
+            Mutant(lambda b, d: 4 + (8 + 32 / 256 if d else 32) / 64, "Use `blocksize` where you have 64."),
+            Mutant(
+                lambda b, d: 4 + ((8 + 32 / 256) / b if d else 32 // b),
+                "Fractions of a bit count here: divide with /, not with //.",
+            ),
+            Mutant(
+                lambda b, d: round(4 + (8 + 32 / 256 if d else 32) / b, 3),
+                "Right, but rounded. Return the number as it comes.",
+            ),
+            Mutant(
                 lambda b, d: 5 + (8 + 32 / 256 if d else 32) / b,
                 "A sign costs nothing extra: the 16 codes stand for levels of both signs.",
             ),
@@ -250,47 +311,48 @@ EXERCISES = [
         ),
     ),
     Exercise(
-        key="13.trains",
-        title="what trains",
+        key="13.gradient",
+        title="what gets a gradient",
         minutes=3,
-        solution={"codes": False, "scales": False, "A": True, "B": True, "norms": False},
+        solution=GRADIENT,
         hints=(
             "Freezing comes from LoRA, and 4 bits change nothing about it: which tensors did LoRA train?",
-            "A code is a whole number from 0 to 15. Could a step of 0.001 · gradient change it?",
+            "The loss is behind this layer, and adapters are before it too. By what way does it reach them?",
         ),
         mutants=(
             Mutant(
-                {"codes": True, "scales": False, "A": True, "B": True, "norms": False},
-                "Codes are whole numbers: no small step changes one. W stays frozen.",
+                GRADIENT | {"x": False},
+                "Then adapters in earlier layers would learn nothing: how do they hear of the loss?",
             ),
+            Mutant(GRADIENT | {"codes": True}, "Codes are whole numbers: no small step changes one. W stays frozen."),
             Mutant(
-                {"codes": False, "scales": True, "A": True, "B": True, "norms": False},
+                GRADIENT | {"scales": True},
                 "Scales could be trained, and some methods do. QLoRA keeps them as they were measured.",
             ),
+            Mutant(GRADIENT | {"A": False}, "B = 0 at the start makes A's gradient 0 for one step only. Both train."),
             Mutant(
-                {"codes": False, "scales": False, "A": False, "B": True, "norms": False},
-                "B = 0 at the start holds A back for one step only. Both train.",
+                GRADIENT | {"B": False}, "B starts at zero, but it trains: else the adapter would do nothing for ever."
             ),
             Mutant(
-                {"codes": False, "scales": False, "A": True, "B": True, "norms": True},
-                "The norms are not quantised, but they are frozen like all of the base.",
+                GRADIENT | {"norms": True}, "The norms are not quantised, but they are frozen like all of the base."
             ),
             Mutant(
-                {"codes": True, "scales": True, "A": True, "B": True, "norms": True},
+                GRADIENT | {"norms": True, "x": False},
+                "Two to think of again: what is frozen, and what lies on the way back.",
+            ),
+            Mutant(
+                dict.fromkeys(GRADIENT, True),
                 "That would be full fine-tuning. QLoRA is LoRA: all of the base is frozen.",
             ),
+            Mutant(dict.fromkeys(GRADIENT, False), "Then nothing would learn. What did LoRA add?"),
             Mutant(
-                {"codes": False, "scales": False, "A": False, "B": False, "norms": False},
-                "Then nothing would learn. What did LoRA add?",
-            ),
-            Mutant(
-                {"codes": False, "scales": False, "A": True, "B": False, "norms": False},
-                "B starts at zero, but it trains: with B = 0 for ever the adapter would do nothing.",
+                {name: not value for name, value in GRADIENT.items()},
+                "All the other way round: True means that a gradient is computed.",
             ),
         ),
         shown="""
-        {"codes": False, "scales": False, "A": True, "B": True, "norms": False}
-        # Gradients flow *through* the 4-bit weights (dL/dx = dL/dy Ŵ), not into them.
+        {"codes": False, "scales": False, "A": True, "B": True, "x": True, "norms": False}
+        # Gradients flow *through* the 4-bit weights to x (dL/dx = dL/dh Ŵ), not into them.
         """,
     ),
 ]

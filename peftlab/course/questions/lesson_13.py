@@ -38,8 +38,8 @@ QUIZ = [
                 "No: codes are whole numbers and stay as they are.",
             ),
             Option(
-                "It makes Ŵ again from the codes, and sends the output's gradient through it to the input",
-                "Yes: dL/dx = dL/dy Ŵ. The dense Ŵ is made twice in each step, and thrown away twice.",
+                "It makes Ŵ again, to get the input's gradient",
+                "Yes: dL/dx = dL/dh Ŵ. The dense Ŵ is made again in every pass, and thrown away each time.",
                 right=True,
             ),
             Option(
@@ -57,7 +57,7 @@ QUIZ = [
                 "No: the base sits exactly on the levels, so small changes are rounded away, without a word.",
             ),
             Option(
-                "Add the adapter to the original 16- or 32-bit weights, quantise that, and test it",
+                "Add the adapter to the original weights and quantise that",
                 "Yes, if you have them. Or ship the 4-bit base with the adapter beside it. And test what you ship.",
                 right=True,
             ),
@@ -71,13 +71,16 @@ QUIZ = [
         "start",
         "Back to lesson 06: with B = 0, LoRA starts as the pretrained model. And in QLoRA?",
         [
-            Option("The same, exactly", "No: the adapter adds nothing, true, but the base is Ŵ and not W."),
             Option(
-                "It is the pretrained model after rounding; the adapter adds nothing yet",
-                "Yes. LoftQ starts with a BA that makes up for a part of Ŵ - W.",
+                "The pretrained model exactly, since the adapter adds nothing",
+                "No: the adapter adds nothing, true, but the base is Ŵ and not W.",
+            ),
+            Option(
+                "The pretrained model after rounding",
+                "Yes: the adapter adds nothing yet. LoftQ starts with a BA that makes up for a part of Ŵ - W.",
                 right=True,
             ),
-            Option("Random, because B is random here", "No: B = 0 as always. What differs is the base."),
+            Option("A random model, because B is random here", "No: B = 0 as always. What differs is the base."),
             Option(
                 "The pretrained model, because the first step undoes the rounding",
                 "No: a rank-r change cannot undo an error that lies in all directions.",
@@ -131,20 +134,25 @@ def _merge_says() -> str:
 
 
 @cache
-def card_65b() -> float:
-    """GiB at the peak: 65B in NF4, LoRA with r = 64 on all matrices, one text of 512 tokens, checkpointing."""
+def activations_65b(checkpointing: bool) -> float:
+    """GiB of activations at the peak: 65B in NF4, LoRA with r = 64 on all matrices, one text of 512 tokens."""
     method = LoRA(r=64, target_modules="all-linear")
-    found = training(
-        "llama-65b", method, quantize="nf4", batch=1, sequence=512, checkpointing=True, optimizer="paged_adamw"
+    found = training("llama-65b", method, quantize="nf4", batch=1, sequence=512, checkpointing=checkpointing)
+    return max(parts.get("activations", 0) for parts in found.parts_at.values()) / GIB
+
+
+def _activations_says() -> str:
+    return (
+        f"We predict {activations_65b(False):.0f} GiB, two thirds of what the 4-bit weights take. With checkpointing "
+        f"{activations_65b(True):.1f} GiB are left of it."
     )
-    return found.total / GIB
 
 
 PREDICTIONS = [
     Prediction(
         "race",
         "On every one of the 92 matrices NF4 has a smaller error than symmetric int4, at the same bits. And the harm "
-        "to the tiny model's loss on text that it has never read?",
+        "to the tiny model's loss on text that it has never read, on average over several roundings?",
         choices=[
             "NF4 does less than half the harm of int4",
             "NF4 does about a third less harm",
@@ -155,12 +163,12 @@ PREDICTIONS = [
         says=_race_says,
     ),
     Prediction(
-        "card",
-        "65 billion parameters in NF4, LoRA with r = 64 on all matrices, one text of 512 tokens, activation "
-        "checkpointing. Memory at the peak, without the optimiser's states?",
-        choices=["about 4 GiB", "about 40 GiB", "about 130 GiB", "about 780 GiB"],
-        truth=lambda: min(range(4), key=lambda place: abs((4, 40, 130, 780)[place] - card_65b())),
-        says=lambda: f"We predict {card_65b():.0f} GiB. Four fifths of it are weights, 4-bit as they are.",
+        "activations",
+        "65 billion parameters in NF4, LoRA with r = 64 on all matrices, one text of 512 tokens, no checkpointing. How "
+        "much memory do the activations take?",
+        choices=["about 0.2 GiB", "about 2 GiB", "about 20 GiB", "about 200 GiB"],
+        truth=lambda: min(range(4), key=lambda place: abs(math.log(activations_65b(False) / (0.2, 2, 20, 200)[place]))),
+        says=_activations_says,
     ),
     Prediction(
         "requantise",

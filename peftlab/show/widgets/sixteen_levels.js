@@ -29,6 +29,7 @@ function render({ model, el }) {
     "button",
     {
       type: "button",
+      title: "A weight of a block with a large scale counts more: its error is multiplied by that scale.",
       click: () => {
         levels = improved(matrix, levels);
         keep();
