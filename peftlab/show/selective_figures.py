@@ -124,7 +124,7 @@ def rates(results: Mapping[str, Any], arms: Mapping[str, str], lowest: float = 0
         ax.plot(list(curve), [max(value, edge) for value in curve.values()], label=label, **style)
         for lr, value in curve.items():
             if value < edge:
-                ax.annotate(f"↓ {value:.2f}", (lr, edge), xytext=(5, 4 + 12 * below), textcoords="offset points",
+                ax.annotate(f"↓ {value + 1e-9:.2f}", (lr, edge), xytext=(5, 4 + 12 * below), textcoords="offset points",
                             color=style["color"], fontsize=9)  # fmt: skip
                 below += 1
     ax.set_xscale("log")
