@@ -23,7 +23,6 @@
 # %%
 import copy
 import inspect
-import tempfile
 
 import torch
 
@@ -173,7 +172,7 @@ ends = {name: sum(each.losses[-5:]) / 5 for name, each in runs.items()}
 assert ends["fisher"] < ends["same"] - 0.1 and ends["own"] < ends["same"] - 0.1
 
 # %% [markdown]
-# At the same rate Fisher is far ahead. With a rate of its own, random is back in the race. **Equal settings are not a fair comparison. Equal search is.** That random masks allow, and need, large rates is what Xu and Zhang (2024) found.
+# At the same rate Fisher is far ahead. With a rate of its own, random is back in the race. **Equal settings are not a fair comparison. Equal search is.** That random masks need large rates is what Xu and Zhang (2024) found.
 #
 # ## The bet, settled
 #
@@ -209,7 +208,7 @@ _ = selective_figures.rates(stored, {"fisher/0.005": "0.5 %, Fisher", "magnitude
 # %% [markdown]
 # (Arrows: below the axis.) Fisher's numbers want a rate of 1e-3, the largest 1e-2. Random ones are content with any from 3e-3 to 3e-2. So one rate for all gives any winner you like: at 1e-3, as in the trap, Fisher; at 1e-2 the largest (87.2 %, random 86.8 %, Fisher 7.5 %, less than guessing); at 3e-2 random (86.9 %, largest 83.2 %, Fisher 8.3 %).
 #
-# The budget matters too: random ones want 1e-1 at 0.01 %, 3e-4 at 50 %. The fewer train, the larger the rate that suits.
+# The budget matters too: random ones want 1e-1 at 0.01 %, 3e-4 at 50 %.
 #
 # ### Is it the entries, or the tensors?
 #
@@ -256,7 +255,7 @@ assert shares["at random"]["bert.encoder.layer.3.attention.self.value.weight"] <
 assert x[first, 99].mean() > 20 and x[~first, 99].abs().mean() < 2 and x[:, 223].max() < 0
 
 # %% [markdown]
-# In the stored mask (yours, from 32 examples, is near it), five columns hold 36 % of Fisher's choice in the matrices of the blocks, and 1 % of random's. Below the last block it is 79 %, **in the values of blocks 0 to 3 at least 99 %**; in the last block, where two thirds of the choice lie, 15 %.
+# In the stored mask (yours, from 32 examples, is near it), the five loudest columns hold 36 % of Fisher's choice in the matrices of the blocks, and 1 % of random's. Below the last block it is 79 %, **in the values of blocks 0 to 3 at least 99 %**; in the last block, where two thirds of the choice lie, 15 %.
 #
 # Two kinds of feature are loud. Number 223 is negative at every token: a trained column of it acts much like a **bias**. Number 99 is large at the first token, [CLS], and near 0 at all others: a trained column of it is a vector for that one token, which attention can hand on.
 #
@@ -348,6 +347,8 @@ plots.table([{"share": f"{100 * share:g} %", **{form: f"{size / 1e6:.2f} MB" for
              for sized in [file_bytes(N, round(share * N))]])
 
 # %% tags=["nbval-ignore-output"]
+import tempfile
+
 folder = peftlab.save(fish, tempfile.mkdtemp())
 size, counted = (folder / "adapter_model.safetensors").stat().st_size, sparse.file_size(fish)
 print(f"predicted: {file_bytes(N, round(0.005 * N))['places'] + 4 * 4620:,} bytes with the head")
@@ -395,7 +396,7 @@ assert flops["0.5 %, Fisher"] > 0.95 * flops["full"] and flops["last block"] < 0
 #
 # **Avoid it when** time or memory for training is short (take LoRA, or the last blocks), or the base is quantised (its weights are codes of few bits, which cannot take small steps).
 #
-# **Unknown:** when choosing by sensitivity pays. Can training choose the mask? [Deep dive 05x](05x_learned_masks.ipynb) tries.
+# **Unknown:** when sensitivity pays. Can training choose the mask? [Deep dive 05x](05x_learned_masks.ipynb) tries.
 #
 # ## Check yourself
 
@@ -406,7 +407,7 @@ quiz("05")
 # ## Take away
 #
 # - A selective method trains $\theta + m \odot \delta$: nothing is added to the model, and the question is which numbers.
-# - At 0.5 % a random choice beat Fisher's by 1.1 points, with every seed; at 0.01 % Fisher was ahead, perhaps because none of its numbers is dead. From 10 % on the choice did not matter.
+# - At 0.5 % a random choice beat Fisher's by 1.1 points, with every seed; at 0.01 % Fisher was ahead, perhaps because none of its numbers is dead. From 10 % on it did not matter.
 # - Each choice has a rate of its own. At one rate for all, the rate picks the winner.
 # - Fisher's mask, with a fresh head, hardly changes if the labels are shuffled. About a third of it follows a few loud inputs; that does not explain why it loses.
 # - 9,984 numbers of LayerNorms bring 77 % of what training all 22.6 million adds to the head alone. A key's bias does nothing, and Llama has no biases.

@@ -75,7 +75,7 @@ def budgets(results: Mapping[str, Any], *, beside: bool = False) -> Axes:
         runs = [accuracies(results, f"{kind}/{b}") for b in shares]
         means = [mean(run) for run in runs]
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
-        whiskers = [[m - min(r) for m, r in zip(means, runs)], [max(r) - m for m, r in zip(means, runs)]]
+        whiskers = [[mean(r) - min(r) for r in runs], [max(r) - mean(r) for r in runs]]
         aside = [b * 1.09 ** (index - 1) for b in shares]  # so that whiskers stand side by side
         ax.errorbar(aside, means, yerr=whiskers, elinewidth=1, capsize=2.5, label=label, **style)
     marks = ("D", "v", "P", "X", "<", ">", "*")
@@ -168,7 +168,10 @@ def two_by_two(results: Mapping[str, Any], budget: float = 5e-3) -> list[dict[st
     }
     return [
         {"of each tensor": name}
-        | {c: mean(accuracies(results, f"{kind}/{budget}")) if kind else "–" for c, kind in zip(columns, row)}
+        | {
+            c: mean(accuracies(results, f"{kind}/{budget}")) if kind else "–"
+            for c, kind in zip(columns, row, strict=True)
+        }
         for name, row in kinds.items()
     ]
 

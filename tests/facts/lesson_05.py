@@ -101,7 +101,8 @@ def rates() -> list[str]:
     assert max(full, key=full.get) == 3e-4
     fisher, drawn = curves["fisher"][1e-2], curves["random"][1e-2]
     assert fisher < 1 / 12 and max(curves["fisher"][lr] for lr in (1e-2, 3e-2)) < 0.085  # "lies at 0.08"
-    assert fisher < drawn < curves["magnitude"][1e-2] and max(c[3e-2] for c in curves.values()) == curves["random"][3e-2]
+    assert fisher < drawn < curves["magnitude"][1e-2]
+    assert max(curve[3e-2] for curve in curves.values()) == curves["random"][3e-2]
     for budget in ("0.001", "0.02"):  # "a single validation text decided"
         first, second = sorted(rate_curve(stored(), f"fisher/{budget}").values())[-2:][::-1]
         assert 0 < first - second < 1.01 / 720
@@ -112,8 +113,8 @@ def rates() -> list[str]:
         f"random still has {curves['random'][1e-1]:.2f} at 1e-1",
         f"at 1e-2 the largest ({percent(curves['magnitude'][1e-2], 1)}, random {percent(drawn, 1)}, Fisher "
         f"{percent(fisher, 1)}, less than guessing)",
-        f"at 3e-2 random ({percent(curves['random'][3e-2], 1)}, largest {percent(curves['magnitude'][3e-2], 1)}, Fisher "
-        f"{percent(curves['fisher'][3e-2], 1)})",
+        f"at 3e-2 random ({percent(curves['random'][3e-2], 1)}, largest {percent(curves['magnitude'][3e-2], 1)}, "
+        f"Fisher {percent(curves['fisher'][3e-2], 1)})",
     ]
 
 
@@ -154,10 +155,11 @@ def loud() -> list[str]:
     assert at("fisher_quiet/0.005") < at("fisher/0.005")  # "no better"
     return [
         f"in the values of blocks 0 to 3 at least {100 * least('attention.self.value', (0, 1, 2, 3)) // 1:.0f} %",
-        f"hold {percent(whole(fisher))} of Fisher's choice in the matrices of the blocks, and {percent(whole(drawn))} of",
+        f"hold {percent(whole(fisher))} of Fisher's choice in the matrices of the blocks, and {percent(whole(drawn))}",
         f"Below the last block it is {percent(whole(fisher, last=False))}",
         f"where two thirds of the choice lie, {percent(whole(fisher, last=True))}",
-        f"train: {percent(at('fisher_quiet/0.005'), 1)} at 0.5 %, no better than Fisher's {percent(at('fisher/0.005'), 1)}",
+        f"train: {percent(at('fisher_quiet/0.005'), 1)} at 0.5 %, no better than Fisher's "
+        f"{percent(at('fisher/0.005'), 1)}",
     ]
 
 

@@ -90,7 +90,7 @@ def _as_numbers(answer: Callable) -> Callable:
         right = top_k_masks(scores, k)
         if any(mask.dtype != torch.bool for mask in masks.values()):
             if all(mask.shape == right[n].shape and bool((mask == right[n]).all()) for n, mask in masks.items()):
-                raise WrongForm("The right places, but as numbers. A mask holds True and False: keep what >= gives you.")
+                raise WrongForm("The right places, but as numbers. A mask holds True and False, as >= gives.")
             if all(mask.dtype == torch.int64 and mask.ndim == 1 for mask in masks.values()):
                 raise WrongForm("These are places. A mask holds True and False, in the shape of its tensor.")
         return {name: mask.float() for name, mask in masks.items()}
@@ -352,9 +352,7 @@ EXERCISES = [
             "Seven of these eight outputs are 384 long, one is 1,536. The embeddings have a LayerNorm too.",
             "The tiny model is a Llama: its linear layers have no bias, and its norms (RMSNorm) have none either.",
         ),
-        mutants=(
-            *MISCOUNTS,
-        ),
+        mutants=(*MISCOUNTS,),
         shown="""
         {"one block of MiniLM": 4_224, "the whole encoder": 25_728, "one block of the tiny model": 0}
         # query, key, value, attention output: 4 · 384; feed-forward: 1,536 + 384; two LayerNorms: 2 · 384.
@@ -384,9 +382,9 @@ EXERCISES = [
             Mutant(_bitmap_of_k, "The bitmap has a bit for *every* entry, n of them, not for the k that train."),
             Mutant(_bitmap_alone, "The bitmap says where, not what: the k values are missing."),
             Mutant(_bits_lost, "n // 8 rounds down, and up to 7 entries lose their bit. Round up."),
-            Mutant(_rounded, "round(n / 8) rounds down as often as up, and then some entries lose their bit. Round up."),
+            Mutant(_rounded, "round(n / 8) also rounds down, and then some entries lose their bit. Round up."),
             Mutant(_one_byte_more, "n // 8 + 1 is one byte too many when 8 divides n."),
-            Mutant(_bitmap_alone_and_short, "The k values are missing beside the bitmap. And n / 8 is to be rounded up."),
+            Mutant(_bitmap_alone_and_short, "The k values are missing beside the bitmap. And round n / 8 up."),
             Mutant(_places_and_bits, "Values and bitmap are enough: the bits replace the places."),
             Mutant(_in_bits, "You count bits. Divide by 8."),
             Mutant(_broken_byte, "A file has whole bytes: round n / 8 up."),

@@ -72,8 +72,8 @@ QUIZ = [
     ),
     Question(
         "file",
-        "LoRA (lesson 00) trains two matrices beside a weight, r (d_in + d_out) numbers. A sparse mask, stored as values and places, trains "
-        "equally many numbers of a matrix. Whose file is smaller?",
+        "LoRA (lesson 00) trains two matrices beside a weight, r (d_in + d_out) numbers. A sparse mask, stored as "
+        "values and places, trains equally many numbers of a matrix. Whose file is smaller?",
         [
             Option("The mask's: most of it is zeros", "No: LoRA stores no zeros either, and the mask stores places."),
             Option("Both are the same", "No: each value of the mask comes with its place, 4 bytes more."),

@@ -44,8 +44,8 @@ QUIZ = [
         "LT-SFT's first phase was stopped after very few steps of Adam, on small batches. What is its mask worth?",
         [
             Option(
-                "Less than it could be: entries with tiny gradients have moved nearly as far as the others",
-                "Yes. Adam divides a gradient by its own recent size, so the order hangs on a thin margin, and on noise.",
+                "Less than it could be: a tiny gradient moves an entry as far as a large one, and batches are noisy",
+                "Yes. Adam divides a gradient by its own recent size, so at first the order hangs on little.",
                 right=True,
             ),
             Option(
@@ -82,8 +82,8 @@ PREDICTIONS = [
     ),
     Prediction(
         "real",
-        "0.5 % of MiniLM's numbers. LT-SFT takes 90 steps to find its mask and 90 to train it. How far is it ahead of a "
-        "random mask that trains for 180 steps?",
+        "0.5 % of MiniLM's numbers. LT-SFT takes 90 steps to find its mask and 90 to train it. How far is it ahead of "
+        "a random mask that trains for 180 steps?",
         choices=["by more than 2 points", "by about 1 point", "level, as far as five seeds can tell"],
         truth=lambda: 0 if _lead() > 2 else 1 if _lead() > 0.5 else 2,
         says=lambda: (
