@@ -9,7 +9,7 @@
 # %% [markdown] tags=["header"]
 # # 05 · Selective tuning
 #
-# *80 minutes (50 without the exercises), of which your machine computes for a minute or two. Builds on [B1 · A transformer block and its names](B1_transformer_block.ipynb). No GPU, no network.*
+# *80 minutes (50 without the exercises), of which your machine computes for about a minute. Builds on [B1 · A transformer block and its names](B1_transformer_block.ipynb). No GPU, no network.*
 
 # %% [markdown]
 # Here is a bet. A pretrained model has 22.6 million numbers. You may train one in two hundred, 0.5 %, wherever you like; all others stay. Three people choose:
