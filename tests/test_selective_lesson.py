@@ -7,6 +7,7 @@ import torch
 
 from peftlab.bench import selective as bench
 from peftlab.course import loud_inputs
+from peftlab.course.exercise import exercise, judge
 from peftlab.methods.selective import sparse
 from peftlab.show import selective_figures
 
@@ -125,3 +126,44 @@ def test_quiet_scores_are_divided_by_the_size_of_the_inputs():
     column = found[name].argmin(1)[0]  # the loudest input has the lowest score
     base, tokenizer, data = bench.loaded()
     assert column == loud_inputs.inputs(base, tokenizer, data.train[:256])[name].square().mean(0).argmax()
+
+
+def test_first_tokens_are_the_rows_of_cls():
+    base, tokenizer, data = bench.loaded()
+    first = loud_inputs.first_tokens(tokenizer, data.train[:6])
+    read = loud_inputs.inputs(base, tokenizer, data.train[:6])
+    assert first.sum() == 6 and first[0] and len(first) == len(next(iter(read.values())))
+    lengths = [len(ids) for ids in tokenizer(data.train.texts[:6], truncation=True, max_length=32)["input_ids"]]
+    assert first.nonzero()[:, 0].tolist() == [sum(lengths[:i]) for i in range(6)]
+
+
+def right(key):
+    return exercise(key).solution
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "says"),
+    [
+        ("05.top_k_masks", lambda s, k: {n: m.float() for n, m in right("05.top_k_masks")(s, k).items()}, "as numbers"),
+        ("05.top_k_masks", lambda s, k: list(right("05.top_k_masks")(s, k).values()), "a list of"),
+        (
+            "05.top_k_masks",
+            lambda s, k: {n: m.flatten().nonzero()[:, 0] for n, m in right("05.top_k_masks")(s, k).items()},
+            "These are places",
+        ),
+        ("05x.gate", lambda alpha, u, L, R: right("05x.gate")(alpha.detach(), u, L, R), "no gradient"),
+        ("05x.gate", lambda alpha, u, L, R: right("05x.gate")(alpha, torch.rand_like(u), L, R), "do not draw"),
+        ("05x.chance_open", lambda alpha, L, R: right("05x.chance_open")(alpha.detach(), L, R), "no gradient"),
+        (
+            "05x.chance_open",
+            lambda alpha, L, R: (
+                right("05x.gate")(alpha.expand(999, *alpha.shape), torch.rand(999, *alpha.shape), L, R) > 0
+            ).float().mean(0),
+            "Wanted is the formula",
+        ),
+    ],
+)  # fmt: skip
+def test_right_values_in_a_form_that_would_stop_the_lesson_are_refused(key, answer, says):
+    """The cells that follow need masks of True and False, and gates through which α learns."""
+    verdict = judge(exercise(key), answer)
+    assert not verdict.ok and says in verdict.says

@@ -43,6 +43,14 @@ def inputs(model: nn.Module, tokenizer, split: Split, *, max_length: int = 32) -
     return found
 
 
+def first_tokens(tokenizer, split: Split, *, max_length: int = 32) -> Tensor:
+    """True where a row of what `inputs` found belongs to the first token of its text, [CLS]."""
+    real = datasets.encode(split, range(len(split)), tokenizer, max_length=max_length)["attention_mask"].bool()
+    first = torch.zeros_like(real)
+    first[:, 0] = True
+    return first[real]
+
+
 def in_loudest(mask: Mapping[str, Tensor], read: Mapping[str, Tensor], n: int = 5) -> dict[str, float]:
     """For each matrix, the share of its chosen entries that stand in the columns of its n loudest inputs.
 

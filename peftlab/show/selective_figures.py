@@ -65,24 +65,30 @@ def where(masks: Mapping[str, Mapping[str, int]]) -> np.ndarray:
     return axes[0]
 
 
-def budgets(results: Mapping[str, Any]) -> Axes:
-    """Test accuracy against the share of the encoder that trains, for three ways to choose, and methods beside."""
+def budgets(results: Mapping[str, Any], *, beside: bool = False) -> Axes:
+    """Test accuracy against the share of the encoder that trains, for three ways to choose; whiskers from lowest to
+    highest seed. beside: known methods at their budgets too."""
     _, ax = plt.subplots(figsize=(7.2, 4.2))
     entries = encoder_size(results)
     for index, (kind, label) in enumerate(SELECTORS.items()):
         shares = [b for b in results["settings"]["budgets"] if accuracies(results, f"{kind}/{b}")]
         runs = [accuracies(results, f"{kind}/{b}") for b in shares]
+        means = [mean(run) for run in runs]
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
-        ax.plot(shares, [mean(run) for run in runs], label=label, **style)
-        ax.fill_between(shares, [min(r) for r in runs], [max(r) for r in runs], color=style["color"], alpha=0.13)
+        whiskers = [[mean(r) - min(r) for r in runs], [max(r) - mean(r) for r in runs]]
+        aside = [b * 1.09 ** (index - 1) for b in shares]  # so that whiskers stand side by side
+        ax.errorbar(aside, means, yerr=whiskers, elinewidth=1, capsize=2.5, label=label, **style)
     marks = ("D", "v", "P", "X", "<", ">", "*")
-    for marker, (cell, label) in zip(marks, BESIDE.items(), strict=True):
+    for marker, (cell, label) in zip(marks, BESIDE.items() if beside else (), strict=beside):
         found = accuracies(results, cell)
         if found:
             share = (results["cells"][f"{cell}/0"]["trainable"] - HEAD) / entries
             ax.plot([share], [mean(found)], marker=marker, linestyle="none", color=palette.BLACK, label=label)
     for cell, label in (("full", "full fine-tuning"), ("head", "head only")):
-        height = mean(accuracies(results, cell))
+        seeds = accuracies(results, cell)
+        height = mean(seeds)
+        if cell == "full":
+            ax.axhspan(min(seeds), max(seeds), color=palette.GREY, alpha=0.12, linewidth=0)
         ax.axhline(height, color=palette.GREY, linewidth=1.2, linestyle="-" if cell == "full" else ":")
         ax.annotate(label, (6e-5, height), xytext=(3, 3), textcoords="offset points", color=palette.GREY, fontsize=9)
     ax.set_xscale("log")
@@ -105,14 +111,24 @@ def rate_curve(results: Mapping[str, Any], arm: str) -> dict[float, float]:
     return {lr: cell["accuracy"] for lr, cell in sorted(found.items()) if "accuracy" in cell}
 
 
-def rates(results: Mapping[str, Any], arms: Mapping[str, str]) -> Axes:
-    """Validation accuracy against the learning rate of what was chosen. arms: cell -> label."""
+def rates(results: Mapping[str, Any], arms: Mapping[str, str], lowest: float = 0.75) -> Axes:
+    """Validation accuracy against the learning rate of what was chosen. arms: cell -> label.
+
+    lowest: where the axis begins; what lies below is an arrow at the edge, with its value.
+    """
     _, ax = plt.subplots()
+    edge, below = lowest + 0.004, 0
     for index, (arm, label) in enumerate(arms.items()):
         curve = rate_curve(results, arm)
         style = dict(color=palette.LINES[index], linestyle=palette.DASHES[index], marker=palette.MARKERS[index])
-        ax.plot(list(curve), list(curve.values()), label=label, **style)
+        ax.plot(list(curve), [max(value, edge) for value in curve.values()], label=label, **style)
+        for lr, value in curve.items():
+            if value < edge:
+                ax.annotate(f"↓ {value + 1e-9:.2f}", (lr, edge), xytext=(5, 4 + 12 * below), textcoords="offset points",
+                            color=style["color"], fontsize=9)  # fmt: skip
+                below += 1
     ax.set_xscale("log")
+    ax.set_ylim(lowest, None)
     ax.set_xlabel("learning rate of the chosen entries")
     ax.set_ylabel("validation accuracy")
     ax.legend(fontsize=9)
@@ -133,7 +149,8 @@ def rows(results: Mapping[str, Any], cells: Mapping[str, str], trained: int = 0)
             "numbers": first.get("trainable", HEAD + trained) - HEAD,
             "accuracy": mean(seeds),
         }
-        found.append(row | {"lowest": min(seeds), "highest": max(seeds), "rate": f"{first['lr']:g}"})
+        rate = "–" if cell == "head" else f"{first['lr']:g}"  # of what was chosen; the head has one of its own
+        found.append(row | {"lowest": min(seeds), "highest": max(seeds), "rate": rate})
     return found
 
 
@@ -142,15 +159,20 @@ def gaps(results: Mapping[str, Any], one: str, other: str) -> list[float]:
     return [a - b for a, b in zip(accuracies(results, one), accuracies(results, other), strict=True)]
 
 
-def two_by_two(results: Mapping[str, Any], budgets_: Sequence[float] = (1e-3, 5e-3, 2e-2)) -> list[dict[str, Any]]:
-    """Rows of a table: is it the tensors that Fisher picks, or the entries inside them?"""
-    names = {
-        "random": "random", "random_as_fisher": "random, Fisher's number in each tensor",
-        "fisher_each": "Fisher, same share in each tensor", "fisher": "Fisher",
-    }  # fmt: skip
+def two_by_two(results: Mapping[str, Any], budget: float = 5e-3) -> list[dict[str, Any]]:
+    """Rows of a table: is it the tensors that Fisher picks, or the entries inside them? Beside it, the largest."""
+    columns = ("at random", "by Fisher", "the largest")
+    kinds = {
+        "the same share": ("random", "fisher_each", "magnitude_each"),
+        "as many as Fisher has there": ("random_as_fisher", "fisher", ""),
+    }
     return [
-        {"which entries": name} | {f"{100 * b:g} %": mean(accuracies(results, f"{kind}/{b}")) for b in budgets_}
-        for kind, name in names.items()
+        {"of each tensor": name}
+        | {
+            c: mean(accuracies(results, f"{kind}/{budget}")) if kind else "–"
+            for c, kind in zip(columns, row, strict=True)
+        }
+        for name, row in kinds.items()
     ]
 
 

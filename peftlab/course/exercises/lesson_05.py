@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from peftlab.course.exercise import Exercise, Mutant
+from peftlab.course.exercise import Exercise, Mutant, WrongForm, described
 
 # ---- 1: the empirical Fisher information ----------------------------------------------------------------------------
 
@@ -41,6 +41,18 @@ def _variance(G):  # noqa: ANN001, ANN202
     return G.var(0, correction=0)
 
 
+def _variance_of_sample(G):  # noqa: ANN001, ANN202
+    return G.var(0)
+
+
+def _norm(G):  # noqa: ANN001, ANN202
+    return G.norm(dim=0)
+
+
+def _one_less(G):  # noqa: ANN001, ANN202
+    return (G**2).sum(0) / (len(G) - 1)
+
+
 def _over_entries(G):  # noqa: ANN001, ANN202
     return (G**2).mean(tuple(range(1, G.ndim)))
 
@@ -65,12 +77,22 @@ def top_k_masks(scores, k):  # noqa: ANN001, ANN201
 
 
 def _as_numbers(answer: Callable) -> Callable:
-    """Masks as 0 and 1, so that True and 1.0 are the same answer."""
+    """Masks as 0 and 1, to be compared. Right places in another form are refused: the lesson goes on with the masks."""
 
     def numbers(scores, k):  # noqa: ANN001, ANN202
         masks = answer(scores, k)
-        if not isinstance(masks, dict) or not all(isinstance(mask, Tensor) for mask in masks.values()):
+        if masks is None or masks is ...:
             return masks
+        if not isinstance(masks, dict):
+            raise WrongForm(f"Wanted is a dictionary, name of tensor -> mask; you return {described(masks)}.")
+        if masks.keys() != scores.keys() or not all(isinstance(mask, Tensor) for mask in masks.values()):
+            return masks
+        right = top_k_masks(scores, k)
+        if any(mask.dtype != torch.bool for mask in masks.values()):
+            if all(mask.shape == right[n].shape and bool((mask == right[n]).all()) for n, mask in masks.items()):
+                raise WrongForm("The right places, but as numbers. A mask holds True and False, as >= gives.")
+            if all(mask.dtype == torch.int64 and mask.ndim == 1 for mask in masks.values()):
+                raise WrongForm("These are places. A mask holds True and False, in the shape of its tensor.")
         return {name: mask.float() for name, mask in masks.items()}
 
     return numbers
@@ -83,7 +105,8 @@ def _scores() -> list[tuple]:
         made = {f"tensor {i}": torch.rand(*shape, generator=g) * (i + 1) ** 2 for i, shape in enumerate(shapes)}
         return made, k
 
-    return [case(6, (4, 3), (5,), (2, 6)), case(3, (3, 5), (4,))]
+    below_zero = {name: tensor - 3 for name, tensor in case(4, (3, 4), (2, 5))[0].items()}
+    return [case(6, (4, 3), (5,), (2, 6)), case(3, (3, 5), (4,)), (below_zero, 4)]
 
 
 def _masks_at_least(scores, threshold) -> dict:  # noqa: ANN001
@@ -108,6 +131,18 @@ def _k_in_each(scores, k):  # noqa: ANN001, ANN202
 def _same_share_in_each(scores, k):  # noqa: ANN001, ANN202
     total = len(_joined(scores))
     return _inside_each(scores, lambda tensor: round(k / total * tensor.numel()))
+
+
+def _k_divided(scores, k):  # noqa: ANN001, ANN202
+    return _inside_each(scores, lambda tensor: k // len(scores))
+
+
+def _by_size(scores, k):  # noqa: ANN001, ANN202
+    return top_k_masks({name: tensor.abs() for name, tensor in scores.items()}, k)
+
+
+def _kth_smallest(scores, k):  # noqa: ANN001, ANN202
+    return _masks_at_least(scores, _joined(scores).kthvalue(k).values)
 
 
 def _smallest(scores, k):  # noqa: ANN001, ANN202
@@ -144,7 +179,7 @@ def file_bytes(n, k):  # noqa: ANN001, ANN201
 
 
 def _sizes() -> list[tuple]:
-    return [(1000, 10), (1003, 700), (64, 1)]
+    return [(1000, 10), (1003, 700), (1005, 3), (64, 1)]
 
 
 def _only_values(n, k):  # noqa: ANN001, ANN202
@@ -179,6 +214,26 @@ def _bits_lost(n, k):  # noqa: ANN001, ANN202
     return file_bytes(n, k) | {"bitmap": 4 * k + n // 8}
 
 
+def _rounded(n, k):  # noqa: ANN001, ANN202
+    return file_bytes(n, k) | {"bitmap": 4 * k + round(n / 8)}
+
+
+def _one_byte_more(n, k):  # noqa: ANN001, ANN202
+    return file_bytes(n, k) | {"bitmap": 4 * k + n // 8 + 1}
+
+
+def _bitmap_alone_and_short(n, k):  # noqa: ANN001, ANN202
+    return file_bytes(n, k) | {"bitmap": n // 8}
+
+
+def _places_and_bits(n, k):  # noqa: ANN001, ANN202
+    return file_bytes(n, k) | {"bitmap": 8 * k + (n + 7) // 8}
+
+
+def _in_bits(n, k):  # noqa: ANN001, ANN202
+    return {"places": 64 * k, "bitmap": 32 * k + n, "whole": 32 * n}
+
+
 def _broken_byte(n, k):  # noqa: ANN001, ANN202
     return file_bytes(n, k) | {"bitmap": 4 * k + n / 8}
 
@@ -188,6 +243,32 @@ def _numbers_not_bytes(n, k):  # noqa: ANN001, ANN202
 
 
 BIASES = {"one block of MiniLM": 4_224, "the whole encoder": 25_728, "one block of the tiny model": 0}
+RMS = "The tiny model's norms are RMSNorms: a weight, no bias."
+
+
+def _miscounts() -> list[Mutant]:
+    """Wrong counts of MiniLM's biases, each with the tiny model's right and with its norms counted as biases."""
+    found = [
+        (3_456, 20_736, "LayerNorms have biases too, two in each block and one behind the embeddings."),
+        (3_456, 21_120, "The LayerNorms of the blocks are missing: two biases of 384 in each."),
+        (3_456, 25_728, "The whole is right, the block is not: it has two LayerNorms, with biases of 384."),
+        (3_840, 23_424, "384 are missing in the block: is the attention's output there, and are there two LayerNorms?"),
+        (4_224, 25_344, "The LayerNorm behind the embeddings has a bias too."),
+        (4_224, 26_112, "The block is right. Behind the embeddings stands one LayerNorm, with one bias of 384."),
+        (4_992, 30_336, "You count the LayerNorms' weights as well. BitFit trains biases only."),
+        (3_072, 18_816, "The feed-forward network's first layer puts out 1,536 numbers, and its bias is as long."),
+        (5_376, 32_640, "Only the first of the two feed-forward layers puts out 1,536. The second goes back to 384."),
+        (4_224, 30_348, "That is what attach counts: the head's 4,620 numbers are in it."),
+    ]
+    mutants = [Mutant(BIASES | {"one block of the tiny model": 256}, RMS)]
+    for block, whole, says in found:
+        wrong = BIASES | {"one block of MiniLM": block, "the whole encoder": whole}
+        mutants.append(Mutant(wrong, says))
+        mutants.append(Mutant(wrong | {"one block of the tiny model": 256}, f"{says} {RMS}"))
+    return mutants
+
+
+MISCOUNTS = _miscounts()
 
 
 EXERCISES = [
@@ -212,6 +293,12 @@ EXERCISES = [
             Mutant(_mean_size, "The gradients are squared in the formula; you take their absolute value."),
             Mutant(_root, "No root: F̂ is the mean of squares itself. (For choosing the largest it would do.)"),
             Mutant(_variance, "That is the variance: the mean has been taken away before squaring. Leave it in."),
+            Mutant(
+                _variance_of_sample,
+                "That is the variance, with n - 1: .var takes the mean away before squaring. Leave it in, divide by n.",
+            ),
+            Mutant(_norm, "A norm is the root of the *sum* of squares. Take the mean, and no root."),
+            Mutant(_one_less, "Divide by n, the number of examples, not by n - 1."),
             Mutant(_over_entries, "You average over the entries and keep the examples. It is the other way round."),
             Mutant(_one_number, "You average over everything. Each entry has a Fisher information of its own."),
             Mutant(_not_squared, "The square is missing: without it, opposite signs cancel."),
@@ -220,7 +307,7 @@ EXERCISES = [
     Exercise(
         key="05.top_k_masks",
         title="top_k_masks",
-        minutes=8,
+        minutes=10,
         solution=top_k_masks,
         cases=_scores,
         compares=_as_numbers,
@@ -235,6 +322,9 @@ EXERCISES = [
                 _same_share_in_each,
                 "You give each tensor the same share. Here the tensors compete: one ranking for all of them.",
             ),
+            Mutant(_k_divided, "You divide k among the tensors. Rank all scores together: a tensor may get none."),
+            Mutant(_by_size, "You rank by size. A score below zero ranks below all others: no abs, no square."),
+            Mutant(_kth_smallest, "kthvalue counts from the smallest. Use topk: its last value is the threshold."),
             Mutant(_smallest, "These are the smallest scores. topk takes the largest unless you say otherwise."),
             Mutant(_one_too_few, "One too few: the k-th largest score must be in. Use >=, not >."),
             Mutant(_one_too_many, "One too many: the threshold is the k-th largest score, at place k - 1."),
@@ -262,33 +352,7 @@ EXERCISES = [
             "Seven of these eight outputs are 384 long, one is 1,536. The embeddings have a LayerNorm too.",
             "The tiny model is a Llama: its linear layers have no bias, and its norms (RMSNorm) have none either.",
         ),
-        mutants=(
-            Mutant(
-                BIASES | {"one block of MiniLM": 3_456, "the whole encoder": 20_736},
-                "LayerNorms have biases too, two in each block and one behind the embeddings.",
-            ),
-            Mutant(
-                BIASES | {"one block of MiniLM": 3_456, "the whole encoder": 21_120},
-                "The LayerNorms of the blocks are missing: two biases of 384 in each.",
-            ),
-            Mutant(BIASES | {"the whole encoder": 25_344}, "The LayerNorm behind the embeddings has a bias too."),
-            Mutant(
-                BIASES | {"one block of MiniLM": 4_992, "the whole encoder": 30_336},
-                "You count the LayerNorms' weights as well. BitFit trains biases only.",
-            ),
-            Mutant(
-                BIASES | {"one block of MiniLM": 3_072, "the whole encoder": 18_816},
-                "The feed-forward network's first layer puts out 1,536 numbers, and its bias is as long.",
-            ),
-            Mutant(
-                BIASES | {"the whole encoder": 30_348},
-                "That is what attach counts: the head's 4,620 numbers are in it.",
-            ),
-            Mutant(
-                BIASES | {"one block of the tiny model": 256},
-                "The tiny model's norms are RMSNorms: a weight, no bias.",
-            ),
-        ),
+        mutants=(*MISCOUNTS,),
         shown="""
         {"one block of MiniLM": 4_224, "the whole encoder": 25_728, "one block of the tiny model": 0}
         # query, key, value, attention output: 4 · 384; feed-forward: 1,536 + 384; two LayerNorms: 2 · 384.
@@ -318,6 +382,11 @@ EXERCISES = [
             Mutant(_bitmap_of_k, "The bitmap has a bit for *every* entry, n of them, not for the k that train."),
             Mutant(_bitmap_alone, "The bitmap says where, not what: the k values are missing."),
             Mutant(_bits_lost, "n // 8 rounds down, and up to 7 entries lose their bit. Round up."),
+            Mutant(_rounded, "round(n / 8) also rounds down, and then some entries lose their bit. Round up."),
+            Mutant(_one_byte_more, "n // 8 + 1 is one byte too many when 8 divides n."),
+            Mutant(_bitmap_alone_and_short, "The k values are missing beside the bitmap. And round n / 8 up."),
+            Mutant(_places_and_bits, "Values and bitmap are enough: the bits replace the places."),
+            Mutant(_in_bits, "You count bits. Divide by 8."),
             Mutant(_broken_byte, "A file has whole bytes: round n / 8 up."),
             Mutant(_numbers_not_bytes, "You count numbers. Each float32 or int32 takes 4 bytes."),
         ),

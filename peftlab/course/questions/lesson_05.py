@@ -72,14 +72,14 @@ QUIZ = [
     ),
     Question(
         "file",
-        "LoRA (lesson 06) trains A and B, r (d_in + d_out) numbers. A sparse mask, stored as values and places, trains "
-        "equally many numbers of a matrix. Whose file is smaller?",
+        "LoRA (lesson 00) trains two matrices beside a weight, r (d_in + d_out) numbers. A sparse mask, stored as "
+        "values and places, trains equally many numbers of a matrix. Whose file is smaller?",
         [
             Option("The mask's: most of it is zeros", "No: LoRA stores no zeros either, and the mask stores places."),
             Option("Both are the same", "No: each value of the mask comes with its place, 4 bytes more."),
             Option(
                 "LoRA's, by half",
-                "Yes. 4 bytes for each number against 8: where A and B belong is known.",
+                "Yes. 4 bytes for each number against 8: where its two matrices belong is known.",
                 right=True,
             ),
         ],
@@ -115,8 +115,13 @@ def _step() -> str:
     passes, whole = cells["forward_backward"], cells["step"]
     return (
         f"Forward and backward pass took {percent(passes['random/0.005'] / passes['full'], 0)} of full fine-tuning's "
-        f"time, the whole step with AdamW {percent(whole['random/0.005'] / whole['full'], 0)}"
+        f"time, the whole step with AdamW about {percent(whole['random/0.005'] / whole['full'], 0)}"
     )
+
+
+def _kept_with_shuffled_labels() -> float:
+    masks = (_stored()["cells"][f"masks/{seed}"] for seed in range(5))
+    return mean(each["shared_with_fisher"]["fisher_shuffled/0.005"] for each in masks)
 
 
 PREDICTIONS = [
@@ -128,6 +133,16 @@ PREDICTIONS = [
         says=lambda: (
             f"We measured {percent(at('fisher/0.005'))} with Fisher's choice, {percent(at('magnitude/0.005'))} with "
             f"the largest numbers and {percent(at('random/0.005'))} at random, means of five seeds"
+        ),
+    ),
+    Prediction(
+        "labels",
+        "We shuffle the labels of the 1,024 examples and compute Fisher again. How many of the chosen entries stay?",
+        choices=["about a hundredth, as by chance", "about a third", "about nine tenths"],
+        truth=lambda: 0 if _kept_with_shuffled_labels() < 0.1 else 1 if _kept_with_shuffled_labels() < 0.6 else 2,
+        says=lambda: (
+            f"{percent(_kept_with_shuffled_labels(), 0)} of the entries were the same, and they gave "
+            f"{percent(at('fisher_shuffled/0.005'))} instead of {percent(at('fisher/0.005'))}"
         ),
     ),
     Prediction(

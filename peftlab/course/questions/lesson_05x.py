@@ -41,11 +41,11 @@ QUIZ = [
     ),
     Question(
         "movement",
-        "LT-SFT's first phase was stopped after ten steps of Adam. What is its mask worth?",
+        "LT-SFT's first phase was stopped after very few steps of Adam, on small batches. What is its mask worth?",
         [
             Option(
-                "Little: entries with tiny gradients have moved about as far as the others",
-                "Yes. Adam divides a gradient by its own recent size. Only the signs have counted so far.",
+                "Less than it could be: a tiny gradient moves an entry as far as a large one, and batches are noisy",
+                "Yes. Adam divides a gradient by its own recent size, so at first the order hangs on little.",
                 right=True,
             ),
             Option(
@@ -73,25 +73,27 @@ QUIZ = [
 PREDICTIONS = [
     Prediction(
         "movement",
-        "After how many steps of Adam (learning rate 0.02, true changes of 0.7 to 2) do the four entries stand out "
-        "from the 36 others?",
-        choices=["after 5 steps", "after some 50 steps", "never"],
-        truth=1,
-        says="After five steps all 40 have moved by nearly the same: five learning rates. After fifty the four are "
-        "ahead, and after four hundred there is no doubt.",
+        "LT-SFT takes the four entries that moved most. Adam, learning rate 0.02, batches of eight: from when on are "
+        "these nearly always the right four?",
+        choices=["from the first step on", "after about 5 steps", "after about 50 steps"],
+        truth=2,
+        says="After one step the list is chance: all 40 have moved by exactly one learning rate. After five about half "
+        "of it is right, after fifty nearly all",
     ),
     Prediction(
         "real",
-        "0.5 % of MiniLM's numbers, chosen by training (LT-SFT). Where does it land?",
-        choices=[
-            "below the random mask",
-            "about where the random mask is",
-            "about where full fine-tuning is, or above",
-        ],
-        truth=2,
+        "0.5 % of MiniLM's numbers. LT-SFT takes 90 steps to find its mask and 90 to train it. How far is it ahead of "
+        "a random mask that trains for 180 steps?",
+        choices=["by more than 2 points", "by about 1 point", "level, as far as five seeds can tell"],
+        truth=lambda: 0 if _lead() > 2 else 1 if _lead() > 0.5 else 2,
         says=lambda: (
-            f"LT-SFT has {percent(at('moved/0.005'))} and diff pruning {percent(at('diff/0.005'))}, a random mask "
-            f"{percent(at('random/0.005'))} and full fine-tuning {percent(at('full'))}, means of five seeds"
+            f"LT-SFT has {percent(at('moved/0.005'))}, the random mask {percent(at('long/random/0.005'))}; after 90 "
+            f"steps the random mask has {percent(at('random/0.005'))}. Means of five seeds"
         ),
     ),
 ]
+
+
+def _lead() -> float:
+    """LT-SFT's lead over a random mask with as many steps, in points."""
+    return 100 * (at("moved/0.005") - at("long/random/0.005"))
