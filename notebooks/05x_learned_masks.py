@@ -224,11 +224,11 @@ plots.table(selective_figures.rows(stored, {
 }, trained=112_827), caption="Test accuracy, five seeds, 1,200 definitions; 90 steps unless it says more")
 
 # %% [markdown]
-# LT-SFT reaches 87.5 % and diff pruning 87.6 %. The random mask of lesson 05, 86.6 %, is behind both with every seed. Did learning pay? But with 180 steps a random mask has 87.6 %: **with equal steps we see no difference.** LT-SFT is ahead of it with two seeds of five, and so is diff pruning. (Five seeds would miss a gap of half a point.) And 41 % of the random mask is dead. What paid was training longer. Full fine-tuning with 180 steps has 88.4 %, ahead of LT-SFT with every seed, by 0.9 points.
+# LT-SFT reaches 87.5 % and diff pruning 87.6 %. The random mask of lesson 05, 86.6 %, is behind both with every seed. Did learning pay? With 180 steps a random mask has 87.6 %: **with equal steps we see no difference.** LT-SFT is ahead of it with two seeds of five, and so is diff pruning. (Five seeds could miss a gap of a point.) And 41 % of the random mask is dead. What paid was training longer. Full fine-tuning with 180 steps has 88.4 %, ahead of LT-SFT with every seed, by 0.9 points.
 #
 # **The places are not the sensitive ones.** Of LT-SFT's, 0.4 % are in the Fisher mask too; of random places that have a gradient, 0.9 % would be. Fisher put 56 % of its choice into the last block, LT-SFT 12 %; next to none of its places are embeddings.
 #
-# **The gates did not choose.** We tried $\lambda$ from $10^{-9}$ to $10^{-6}$, and took $10^{-6}$. There 99.99 % of all gates were still open (at $u = 1/2$) after the first phase. So the pruning at the end chose, by magnitude. The trap above is one cause: with $\epsilon = 10^{-12}$ the same price leaves 12 % open. A second: our training cuts the whole gradient to length 1; the task's is several times longer, and the price shrinks with it. (Put $10^{-6}$ into the trap: there nothing is cut.)
+# **The gates did not choose.** We tried $\lambda$ from $10^{-9}$ to $10^{-6}$, and took $10^{-6}$. There 99.99 % of all gates were still open (at $u = 1/2$) after the first phase. So the pruning at the end chose, by magnitude. The trap above is one cause: with $\epsilon = 10^{-12}$ the same price leaves 12 % open. A second is likely, and not measured: our training cuts the whole gradient to length 1; the task's is several times longer, and the price shrinks with it. (Put $10^{-6}$ into the trap: there nothing is cut.)
 #
 # **Would they choose well?** A price of $10^{-5}$ leaves 0.65 % of the gates open, near the size we ordered. Validation accuracy then falls from 88.1 % to 84.4 %; at $10^{-4}$ no gate is open, and it has 82.8 %. (First phase only, one seed, rates not searched.)
 #

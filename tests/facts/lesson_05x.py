@@ -33,7 +33,7 @@ def facts() -> list[str]:
     return [
         f"LT-SFT reaches {percent(at('moved/0.005'), 1)} and diff pruning {percent(at('diff/0.005'), 1)}",
         f"The random mask of lesson 05, {percent(at('random/0.005'), 1)}, is behind",
-        f"with 180 steps a random mask has {percent(at('long/random/0.005'), 1)}",
+        f"With 180 steps a random mask has {percent(at('long/random/0.005'), 1)}",
         f"And {percent(dead('long/random/0.005'))} of the random mask is dead",
         f"with 180 steps has {percent(at('long/full'), 1)}, ahead of LT-SFT with every seed, by {over:.1f} points",
         f"Of LT-SFT's, {percent(shared, 1)} are in the Fisher mask too; of random places that have a gradient, "
