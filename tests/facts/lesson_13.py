@@ -48,9 +48,11 @@ def placed() -> list[str]:
     back = quantize(spoiled, "int4", W.numel(), double=False).dequantize()
     D = tiny()["model.layers.3.mlp.down_proj"]
     assert tuple(D.shape) == (256, 688)  # "like the 688 of down_proj"
+    right = ((quantize(D).dequantize() - D).norm() / D.norm()).item()
     assert min(share) == share[-1] and max(share) == share[6]  # "at the upper end", "just below 0"
     assert ((back - W)[1:].norm() / W[1:].norm()).item() > 0.9995  # "error 100 %"
     return [
+        f"Around {percent(right)} is right",
         f"Even levels have {percent(errors['16 even levels'], 1)}",
         f"for the sake of having 0 among them: {percent(errors['int4, symmetric'], 1)}",
         f"does worst, {percent(errors['FP4'], 1)}",
