@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
+from peftlab.bench import ladder as bench
 from peftlab.bench.results import Results
 from peftlab.course import ladder
 from peftlab.errors import PeftLabError
 from peftlab.show import wall_figures
-from peftlab.show.wall_figures import METHOD_NAMES, peak_cells
 
 
 def results(bend: float = 0.0) -> dict:
@@ -62,11 +66,44 @@ def test_the_other_figures_can_be_drawn():
     assert [len(ax.patches) for ax in figure.axes] == [6, 6]
 
 
-def test_every_stored_peak_was_predicted_within_ten_percent():
-    stored = Results.load("qlora_scale")
-    for shape in ("1.1B", "6.7B"):
-        for method in (*METHOD_NAMES, "qlora_ours"):
-            for kind in ("plain", "checkpointing"):
-                cells = peak_cells(stored, shape, method, kind)
-                assert len(cells) == 3
-                assert all(abs(cell["predicted"] / cell["measured"] - 1) < 0.1 for cell in cells)
+@pytest.mark.parametrize("peak", [2.5e-4, 4e-3, 1.1e-2, 4.5e-2])
+def test_the_search_for_a_rate_ends_with_a_worse_one_on_either_side(peak):
+    """A valley wherever it lies: inside the first three rates, far outside them, or between two of the grid."""
+    plan = bench.plan(64, 4)
+    jobs, tried = next(plan), {}
+    while all(key.startswith("choose/") for key in jobs):
+        losses = {key: abs(math.log2(job.arguments["lr"] / peak)) for key, job in jobs.items()}
+        tried |= {job.arguments["lr"]: losses[key] for key, job in jobs.items()}
+        assert {job.arguments["on"] for job in jobs.values()} == {"validation"}
+        jobs = plan.send({key: {"loss": loss} for key, loss in losses.items()})
+    best = min(tried, key=tried.get)
+    assert min(tried) < best < max(tried) and tried[best] <= 0.25  # the grid's steps are half a doubling
+    assert sorted(jobs) == [f"final/1/64/{seed}" for seed in bench.SEEDS]
+    last = plan.send({key: {} for key in jobs})
+    assert [job.arguments["passes"] for job in last.values()] == [bench.PASSES]
+    assert {job.arguments["lr"] for job in (*jobs.values(), *last.values())} == {best}
+    assert {job.arguments["on"] for job in (*jobs.values(), *last.values())} == {"test"}
+
+
+def test_a_step_is_one_step_of_adamw_with_the_gradient_cut(monkeypatch):
+    monkeypatch.setattr(bench, "CLIP", 1e-3)  # below any gradient of this small model
+    torch.manual_seed(0)
+    model = bench.new_model(32, 2, 50)
+    by_hand = copy.deepcopy(model)
+    step = bench.Step(model, 1.0, torch.device("cpu"))
+    batches = torch.randint(0, 50, (3, *step.batch.shape))
+    adamw = torch.optim.AdamW(by_hand.parameters(), lr=1.0, betas=bench.BETAS, weight_decay=bench.WEIGHT_DECAY)
+    adamw.param_groups[0]["params"] = [p for p in by_hand.parameters() if p.dim() > 1]
+    adamw.add_param_group({"params": [p for p in by_hand.parameters() if p.dim() == 1], "weight_decay": 0.0})
+    for batch, lr in zip(batches, (1e-3, 4e-3, 2e-3), strict=True):
+        logits = by_hand(input_ids=batch[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        adamw.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(by_hand.parameters(), bench.CLIP)
+        for group in adamw.param_groups:
+            group["lr"] = lr
+        adamw.step()
+        assert step(batch, lr).item() == pytest.approx(loss.item(), rel=1e-5)
+    for (name, mine), wanted in zip(model.named_parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted, msg=name)

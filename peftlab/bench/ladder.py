@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -40,6 +41,7 @@ PASSES = 4  # for comparison
 PASSED = (32, 64, 128, 256, 512)  # the rungs that are compared
 WEIGHT_DECAY, BETAS, CLIP = 0.1, (0.9, 0.95), 1.0
 POINTS = 8  # of the validation curve
+DIVERGED = 99.0  # stands for a loss that is no number: JSON has none, and the search must find it worse than any other
 
 
 def run(results: Results) -> None:
@@ -144,7 +146,7 @@ def train(*, width: int, layers: int, passes: int, lr: float, seed: int, on: str
         "lr": lr,
         "steps": steps,
         "tokens": steps * BATCH * recipe.CONTEXT,
-        "loss": loss if math.isfinite(loss) else 99.0,
+        "loss": loss if math.isfinite(loss) else DIVERGED,
         "train_loss": round(torch.stack(last).mean().item(), 4),
         "validation": curve,
         "seconds": round(seconds, 1),
@@ -212,8 +214,6 @@ def corpus() -> Path:
 @cache
 def _recipe() -> ModuleType:
     """data/build/tiny_model.py: the ladder is trained as the tiny model was."""
-    import sys
-
     path = data_folder() / "build" / "tiny_model.py"
     spec = importlib.util.spec_from_file_location("tiny_model", path)
     assert spec is not None and spec.loader is not None

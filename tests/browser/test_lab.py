@@ -89,3 +89,13 @@ def test_the_lora_lesson_runs_from_top_to_bottom(lab, page):
     move_slider(page, presses=1, key="ArrowLeft")
     page.wait_for_function("document.body.innerText.includes('32 of 384 directions kept')", timeout=60_000)
     assert off_site(lab, page.requested) == []
+
+
+def test_the_first_lesson_on_costs_runs_from_top_to_bottom(lab, page):
+    name = "01_scaling_dilemma.ipynb"
+    hand_out(ROOT / "notebooks", lab.folder)
+    open_notebook(page, lab, name)
+    run_all(page, lab, name, seconds=240)
+    assert errors_shown(page) == []
+    assert figures_shown(page) == 4
+    assert off_site(lab, page.requested) == []
